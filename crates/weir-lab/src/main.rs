@@ -1,0 +1,2 @@
+//! weir-lab
+fn main() {}
