@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::class::{Class, classify};
 use crate::endpoint::Endpoint;
 use crate::field::Side;
+use crate::record::FlowRecord;
 use crate::time::WallTime;
 use crate::tuple::Protocol;
 
@@ -32,4 +34,122 @@ pub struct Question {
 pub trait Directory {
     /// Names one side of a connection.
     fn resolve(&self, question: &Question) -> Arc<Endpoint>;
+}
+
+/// A record's two ends, named, and how far apart they are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attributed {
+    /// Who opened.
+    pub source: Arc<Endpoint>,
+    /// Who answered.
+    pub destination: Arc<Endpoint>,
+    /// How far the bytes travelled.
+    pub class: Class,
+}
+
+/// Names both ends of a record, as of the connection's start (else the interval's beginning).
+///
+/// Each end is looked for by the addresses that its own socket has: the source's socket is
+/// connected to the service address it dialled, the destination's to the translated source.
+/// `wall_offset` is what to add to boot time to get wall time, in nanoseconds.
+pub fn attribute(record: &FlowRecord, wall_offset: i64, directory: &dyn Directory) -> Attributed {
+    let at = record.start.unwrap_or_else(|| record.interval_from.to_wall(wall_offset));
+    let opened_by = (record.source, record.source_port);
+    let answered_by = (record.destination, record.destination_port);
+    let question = |side, own: (IpAddr, u16), peer: (IpAddr, u16)| Question {
+        side,
+        protocol: record.protocol,
+        address: own.0,
+        port: own.1,
+        peer_address: peer.0,
+        peer_port: peer.1,
+        at,
+    };
+    let dialled = record.service.unwrap_or(answered_by);
+    let seen_source = record.translated_source.unwrap_or(opened_by);
+    let source = directory.resolve(&question(Side::Source, opened_by, dialled));
+    let destination = directory.resolve(&question(Side::Destination, answered_by, seen_source));
+    let class = classify(&source, &destination);
+    Attributed { source, destination, class }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::counters::Totals;
+    use crate::endpoint::EndpointKind;
+    use crate::record::RecordFlags;
+    use crate::time::BootTime;
+
+    /// Answers with a bare host and remembers what it was asked.
+    #[derive(Default)]
+    struct Asked(RefCell<Vec<Question>>);
+
+    impl Directory for Asked {
+        fn resolve(&self, question: &Question) -> Arc<Endpoint> {
+            self.0.borrow_mut().push(*question);
+            Arc::new(Endpoint::bare(EndpointKind::Host, question.address))
+        }
+    }
+
+    fn record() -> FlowRecord {
+        FlowRecord {
+            connection: 1,
+            zone: 0,
+            protocol: Protocol::TCP,
+            source: "10.244.1.2".parse().unwrap(),
+            source_port: 36_260,
+            destination: "10.244.1.3".parse().unwrap(),
+            destination_port: 8_080,
+            service: None,
+            translated_source: None,
+            start: None,
+            interval_from: BootTime(70),
+            interval_to: BootTime(90),
+            from: Totals::default(),
+            to: Totals::default(),
+            flags: RecordFlags::default(),
+        }
+    }
+
+    fn asked(record: &FlowRecord) -> [Question; 2] {
+        let directory = Asked::default();
+        let attributed = attribute(record, 1_000, &directory);
+        assert_eq!(attributed.source.address, record.source);
+        assert_eq!(attributed.destination.address, record.destination);
+        assert_eq!(attributed.class, Class::SameNode);
+        directory.0.into_inner().try_into().expect("one question for each side")
+    }
+
+    fn peer(question: &Question) -> String {
+        format!("{}:{}", question.peer_address, question.peer_port)
+    }
+
+    #[test]
+    fn each_end_is_asked_for_with_its_own_socket_s_peer() {
+        let [source, destination] = asked(&record());
+        assert_eq!((source.side, destination.side), (Side::Source, Side::Destination));
+        assert_eq!(peer(&source), "10.244.1.3:8080");
+        assert_eq!(peer(&destination), "10.244.1.2:36260");
+
+        let translated = FlowRecord {
+            service: Some(("10.96.0.10".parse().unwrap(), 80)),
+            translated_source: Some(("10.244.1.1".parse().unwrap(), 4_000)),
+            ..record()
+        };
+        let [source, destination] = asked(&translated);
+        assert_eq!(peer(&source), "10.96.0.10:80");
+        assert_eq!(peer(&destination), "10.244.1.1:4000");
+        assert_eq!((source.port, destination.port), (36_260, 8_080));
+    }
+
+    #[test]
+    fn the_question_is_as_of_the_start() {
+        let [source, destination] = asked(&record());
+        assert_eq!((source.at, destination.at), (WallTime(1_070), WallTime(1_070)));
+        let [source, _] = asked(&FlowRecord { start: Some(WallTime(5)), ..record() });
+        assert_eq!(source.at, WallTime(5));
+    }
 }

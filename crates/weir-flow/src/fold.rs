@@ -1,4 +1,15 @@
 //! Records summed by flow key in one window.
+//!
+//! [`Folder`] takes a batch's attributed records and gives [`Folded`]: the same bytes, packets and
+//! connections, once per [`Level`]. Levels agree by construction, since each is rolled up from the
+//! one before it.
+
+mod bound;
+mod folder;
+mod spread;
+
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::ops::AddAssign;
@@ -7,6 +18,9 @@ use std::sync::Arc;
 use crate::class::Class;
 use crate::endpoint::Endpoint;
 use crate::tuple::Protocol;
+
+pub use folder::{DEFAULT_EXTERNAL_LIMIT, Folder};
+pub use spread::LONGEST_SPREAD_SECONDS;
 
 /// A roll-up level: the length of its windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -112,4 +126,7 @@ pub struct Folded {
     pub endpoints: Vec<Arc<Endpoint>>,
     /// Flows per level, in the order of [`Level::ALL`], each sorted by key.
     pub levels: [Vec<Flow>; 3],
+    /// External endpoints that were folded to a network because there were too many
+    /// ([`Folder::with_external_limit`]). Their bytes and connections are in the network's flows.
+    pub folded_keys: u64,
 }

@@ -8,14 +8,20 @@
 pub mod attribution;
 pub mod batch;
 pub mod class;
+pub mod connection;
 pub mod counters;
 pub mod endpoint;
 pub mod field;
 pub mod filter;
 pub mod fold;
+pub mod frame;
+pub mod ingest;
+pub mod journal;
+pub mod ledger;
 pub mod port;
 pub mod record;
 pub mod sample;
+pub mod seal;
 pub mod time;
 pub mod tuple;
 

@@ -75,8 +75,12 @@ impl RecordFlags {
     pub const ZEROED: Self = Self(1 << 7);
     /// Only part of a longer interval, cut at an hour; event flags stand on the part they belong to.
     pub const SPLIT: Self = Self(1 << 8);
-    /// A baseline: the counters are noted, not billed (`from` equals `to`).
-    pub const BASELINE: Self = Self(1 << 9);
+
+    /// `self` if `condition`, else no flag.
+    #[must_use]
+    pub fn when(self, condition: bool) -> Self {
+        if condition { self } else { Self::default() }
+    }
 
     /// True when all bits of `other` are set.
     pub fn has(self, other: Self) -> bool {

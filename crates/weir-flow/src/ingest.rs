@@ -1,0 +1,142 @@
+//! The ingest decision: a batch is accepted once, however often it is sent.
+
+use std::collections::BTreeMap;
+
+use crate::batch::{BatchId, Digest, Epoch};
+
+/// Ranges of committed numbers an epoch may have at most; one more gets "retry".
+pub const RANGES_MAX: usize = 64;
+
+/// The committed numbers of one epoch, as ascending ranges that do not touch.
+///
+/// The first range usually begins at 1 and is the low-water mark; later ones are live data that
+/// overtook a backlog.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    /// Ranges as a store kept them; anything unordered is joined.
+    pub fn from_pairs(pairs: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut pairs: Vec<_> = pairs.into_iter().filter(|(from, to)| from <= to).collect();
+        pairs.sort_unstable();
+        let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(pairs.len());
+        for (from, to) in pairs {
+            match ranges.last_mut() {
+                Some((_, last)) if from <= last.saturating_add(1) => *last = to.max(*last),
+                _ => ranges.push((from, to)),
+            }
+        }
+        Self(ranges)
+    }
+
+    /// First and last number of each range.
+    pub fn pairs(&self) -> &[(u64, u64)] {
+        &self.0
+    }
+
+    /// True when the number was committed.
+    pub fn contains(&self, number: u64) -> bool {
+        let place = self.0.partition_point(|(_, to)| *to < number);
+        self.0.get(place).is_some_and(|(from, _)| *from <= number)
+    }
+
+    /// The ranges with `number` added, or `None` when that would make one too many.
+    pub fn with(&self, number: u64) -> Option<Self> {
+        let pairs = self.0.iter().copied().chain([(number, number)]);
+        let ranges = Self::from_pairs(pairs);
+        (ranges.0.len() <= RANGES_MAX).then_some(ranges)
+    }
+}
+
+/// What to do with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Never seen: commit it, then answer "committed".
+    New,
+    /// Committed before: answer "committed", do nothing.
+    Known,
+    /// Committed before with other content: an alarm; answer "refused".
+    Conflict,
+    /// Too many holes before it: answer "retry", the backlog must come first.
+    TooManyHoles,
+}
+
+/// What has been committed, per epoch.
+#[derive(Clone, Debug, Default)]
+pub struct Ingest {
+    epochs: BTreeMap<Epoch, Ranges>,
+}
+
+impl Ingest {
+    /// The state as the store has it.
+    pub fn restore(epochs: impl IntoIterator<Item = (Epoch, Ranges)>) -> Self {
+        Self { epochs: epochs.into_iter().collect() }
+    }
+
+    /// Decides about a batch. `kept` is the digest under which that number was committed, where
+    /// it is still kept.
+    pub fn decide(&self, id: BatchId, digest: Digest, kept: Option<Digest>) -> Decision {
+        let Some(ranges) = self.epochs.get(&id.epoch) else { return Decision::New };
+        if ranges.contains(id.sequence) {
+            let same = kept.is_none_or(|kept| kept == digest);
+            return if same { Decision::Known } else { Decision::Conflict };
+        }
+        if ranges.with(id.sequence).is_some() { Decision::New } else { Decision::TooManyHoles }
+    }
+
+    /// Notes a durable commit.
+    pub fn committed(&mut self, id: BatchId) {
+        let ranges = self.epochs.entry(id.epoch).or_default();
+        if let Some(more) = ranges.with(id.sequence) {
+            *ranges = more;
+        }
+    }
+
+    /// The committed numbers of an epoch.
+    pub fn ranges(&self, epoch: Epoch) -> Option<&Ranges> {
+        self.epochs.get(&epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: Epoch = Epoch(1);
+
+    fn decide(ingest: &Ingest, sequence: u64) -> Decision {
+        ingest.decide(BatchId { epoch: EPOCH, sequence }, Digest(0), Some(Digest(0)))
+    }
+
+    #[test]
+    fn a_number_is_new_once() {
+        let mut ingest = Ingest::default();
+        for sequence in [1, 2, 5, 4, 3] {
+            assert_eq!(decide(&ingest, sequence), Decision::New);
+            ingest.committed(BatchId { epoch: EPOCH, sequence });
+            assert_eq!(decide(&ingest, sequence), Decision::Known);
+        }
+        assert_eq!(ingest.ranges(EPOCH).unwrap().pairs(), [(1, 5)]);
+    }
+
+    #[test]
+    fn the_same_number_with_other_content_is_an_alarm() {
+        let mut ingest = Ingest::default();
+        let id = BatchId { epoch: EPOCH, sequence: 1 };
+        ingest.committed(id);
+        assert_eq!(ingest.decide(id, Digest(1), Some(Digest(2))), Decision::Conflict);
+        assert_eq!(ingest.decide(id, Digest(1), None), Decision::Known);
+    }
+
+    #[test]
+    fn holes_are_bounded() {
+        let mut ingest = Ingest::default();
+        let bound = u64::try_from(RANGES_MAX).unwrap();
+        for number in 1..=bound {
+            ingest.committed(BatchId { epoch: EPOCH, sequence: number * 2 });
+        }
+        assert_eq!(decide(&ingest, bound * 2 + 2), Decision::TooManyHoles);
+        assert_eq!(decide(&ingest, bound * 2 + 1), Decision::New, "it touches the last range");
+        assert_eq!(decide(&ingest, 3), Decision::New, "it closes a hole");
+    }
+}

@@ -1,0 +1,787 @@
+//! The ledger: cumulative counters in, flow records out; each byte once.
+//!
+//! The kernel dumps its table in hash order, so two dumps are almost the same sequence. The
+//! ledger keeps the last one as an array and walks both with one cursor; what does not line up is
+//! joined through small hash tables. A tick is always the same sequence, and the ledger's phases
+//! enforce it:
+//!
+//! 1. [`Ledger::begin_dump`], then [`Ledger::observe`] for each entry. Before a chunk of the dump
+//!    is observed, the events that are already waiting are given to [`Ledger::destroyed`].
+//! 2. [`Ledger::end_dump`], then the events once more, up to a barrier read after the dump's end.
+//! 3. Only then [`Ledger::judge`]: what was in the table, is in neither dump nor events, is gone.
+//!
+//! A dump is not a snapshot: it may show a connection whose DESTROY event was read long before.
+//! So a key stays a *tombstone* until a dump begun after its event has ended; while it stands, an
+//! unknown entry with that key is old news. Counters are absolute, so a new life that is silenced
+//! so is billed in full one dump later.
+
+mod replay;
+mod slots;
+
+use std::hash::{BuildHasherDefault, Hasher};
+
+use hashbrown::{HashMap, HashSet};
+
+pub use self::replay::Replay;
+pub use self::slots::{Group, Slot, SlotFlags};
+use self::slots::{Slots, Spare};
+use crate::batch::Epoch;
+use crate::connection::{KeyMaker, Listeners, NoListeners, Orientation};
+use crate::counters::Totals;
+use crate::record::{FlowRecord, RecordFlags};
+use crate::sample::{Sample, TcpState};
+use crate::time::{BootTime, WallTime};
+use crate::tuple::Protocol;
+
+/// How far the cursor looks ahead for an entry before it calls it a miss.
+const LOOK_AHEAD: usize = 24;
+/// Entries that did not line up, held until one scan of the table settles them all.
+const PENDING_LIMIT: usize = 2_048;
+/// Newcomers held until the dump's end where zones are in use: then every live entry was seen.
+const DEFERRED_LIMIT: usize = 16_384;
+/// DESTROY events held until one scan of the table settles them all.
+const FINALS_LIMIT: usize = 8_192;
+
+/// What surrounds the ledger: where records go, and what is known of who listens where.
+pub trait Surroundings {
+    /// Takes a record.
+    fn record(&mut self, record: &FlowRecord);
+
+    /// Who listens where.
+    fn listeners(&self) -> &dyn Listeners {
+        &NoListeners
+    }
+}
+
+impl Surroundings for Vec<FlowRecord> {
+    fn record(&mut self, record: &FlowRecord) {
+        self.push(*record);
+    }
+}
+
+/// The moment something was read, and how boot time and wall time relate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock {
+    /// `CLOCK_BOOTTIME` now.
+    pub now: BootTime,
+    /// What to add to boot time to get wall time.
+    pub wall_offset_nanos: i64,
+}
+
+impl Clock {
+    fn boot(&self, wall: WallTime) -> BootTime {
+        wall.to_boot(self.wall_offset_nanos).min(self.now)
+    }
+}
+
+/// What a tick found beside its records.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Judgement {
+    /// Connections that left the table without a DESTROY event: their last bytes are unknown.
+    pub forgotten: Vec<u64>,
+}
+
+/// Counts of the unexpected since the ledger was made; all only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LedgerCounts {
+    /// Counters that went backwards on the same connection: somebody else zeroes them.
+    pub foreign_zeroings: u64,
+    /// Entries shown by a dump after their DESTROY event: old news, ignored.
+    pub stale_entries: u64,
+    /// Entries of a further zone of a connection that is counted already.
+    pub shadow_entries: u64,
+    /// Entries without counters.
+    pub uncounted_entries: u64,
+    /// Entries met in mid-stream.
+    pub picked_up: u64,
+    /// Entries that did not line up with the last dump.
+    pub misses: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Idle,
+    Dumping,
+    Ended { complete: bool },
+}
+
+/// One node's connections and how far each has been billed.
+#[derive(Debug)]
+pub struct Ledger {
+    keys: KeyMaker,
+    phase: Phase,
+    /// The wall time before which everything is old: only while the first dump of an epoch is
+    /// being read, whose entries are noted and not billed.
+    baseline: Option<WallTime>,
+    clock: Clock,
+    last_dump: BootTime,
+    /// The table as the last dump had it, from the cursor on.
+    old: Slots,
+    /// The table as this dump has it so far; between dumps, the whole table.
+    new: Slots,
+    /// Slots the cursor passed over.
+    passed: Slots,
+    spare: Spare,
+    live: usize,
+    /// Entries that did not line up.
+    pending: Vec<Sample>,
+    deferred: Vec<Newcomer>,
+    finals: HashMap<u64, Final, KeyHash>,
+    tombstones: Tombstones,
+    zones_in_use: bool,
+    counts: LedgerCounts,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Final {
+    sample: Sample,
+    read_at: Clock,
+}
+
+/// Ends that were read, by when they may be forgotten.
+#[derive(Debug, Default)]
+struct Tombstones {
+    /// Read before the running dump began (or since the last one ended).
+    before: Graves,
+    /// Read while it runs.
+    during: Graves,
+}
+
+#[derive(Debug, Default)]
+struct Graves {
+    keys: HashSet<u64, KeyHash>,
+    /// Zone groups, in which zone they ended and when they had begun: only where zones are in use.
+    groups: HashMap<u64, Vec<(u16, Option<WallTime>)>, KeyHash>,
+}
+
+impl Ledger {
+    /// An empty ledger. With `baseline`, the first dump is noted and not billed: that is for an
+    /// empty spool directory only. Without, an unknown entry is billed from zero.
+    pub fn new(epoch: Epoch, baseline: bool) -> Self {
+        Self {
+            keys: KeyMaker::new(epoch),
+            phase: Phase::Idle,
+            // Whatever started before the first dump begins is older than the epoch.
+            baseline: baseline.then_some(WallTime(u64::MAX)),
+            clock: Clock::default(),
+            last_dump: BootTime::default(),
+            old: Slots::default(),
+            new: Slots::default(),
+            passed: Slots::default(),
+            spare: Spare::default(),
+            live: 0,
+            pending: Vec::new(),
+            deferred: Vec::new(),
+            finals: HashMap::default(),
+            tombstones: Tombstones::default(),
+            zones_in_use: false,
+            counts: LedgerCounts::default(),
+        }
+    }
+
+    /// Connections in the table.
+    pub fn live(&self) -> usize {
+        self.live
+    }
+
+    /// Counts of the unexpected.
+    pub fn counts(&self) -> LedgerCounts {
+        self.counts
+    }
+
+    /// True until the first dump of an epoch has been judged.
+    pub fn is_baseline(&self) -> bool {
+        self.baseline.is_some()
+    }
+
+    /// Every connection in the table, for a checkpoint. Only between ticks.
+    pub fn slots(&self) -> impl Iterator<Item = &Slot> {
+        debug_assert_eq!(self.phase, Phase::Idle, "a checkpoint is taken between ticks");
+        self.new.occupied()
+    }
+
+    /// Begins a dump. `clock` is read before the request is sent.
+    pub fn begin_dump(&mut self, clock: Clock) {
+        debug_assert_eq!(self.phase, Phase::Idle, "one dump at a time");
+        self.phase = Phase::Dumping;
+        self.last_dump = self.clock.now;
+        self.clock = clock;
+        if self.baseline.is_some() {
+            self.baseline = Some(clock.now.to_wall(clock.wall_offset_nanos));
+        }
+        std::mem::swap(&mut self.old, &mut self.new);
+    }
+
+    /// One entry of the dump.
+    #[inline]
+    pub fn observe(&mut self, sample: &Sample, out: &mut dyn Surroundings) {
+        debug_assert_eq!(self.phase, Phase::Dumping, "entries belong to a dump");
+        let key = self.keys.connection(sample);
+        match self.find_ahead(key) {
+            Some(ahead) => {
+                for _ in 0..ahead {
+                    self.pass_over();
+                }
+                let slot = self.old.pop(&mut self.spare).expect("a slot was found there");
+                let slot = self.advance(slot, self.last_dump, sample, out);
+                self.new.push(slot, &mut self.spare);
+            }
+            None => self.miss(key, sample, out),
+        }
+    }
+
+    /// A connection's DESTROY event: its last word. Given as soon as it is read, in any phase.
+    pub fn destroyed(&mut self, sample: &Sample, clock: Clock, out: &mut dyn Surroundings) {
+        let key = self.keys.connection(sample);
+        self.zones_in_use |= sample.zone != 0;
+        // Two lives under one key (a kernel without timestamps): the first must be settled first.
+        if self.finals.len() >= FINALS_LIMIT || self.finals.contains_key(&key) {
+            self.settle(out);
+        }
+        self.finals.insert(key, Final { sample: *sample, read_at: clock });
+    }
+
+    /// The dump is over. If it broke off, nothing is judged gone.
+    pub fn end_dump(&mut self, complete: bool, out: &mut dyn Surroundings) {
+        debug_assert_eq!(self.phase, Phase::Dumping, "a dump ends once");
+        self.resolve(out);
+        self.phase = Phase::Ended { complete };
+        self.admit_deferred(out);
+    }
+
+    /// Judges what is gone, after the events up to the barrier were given.
+    pub fn judge(&mut self, out: &mut dyn Surroundings) -> Judgement {
+        let Phase::Ended { complete } = self.phase else {
+            debug_assert!(false, "judged before the dump ended");
+            return Judgement::default();
+        };
+        self.settle(out);
+        let mut judgement = Judgement::default();
+        while let Some(slot) = self.old.pop(&mut self.spare) {
+            self.passed.push(slot, &mut self.spare);
+        }
+        while let Some(mut slot) = self.passed.pop(&mut self.spare) {
+            if slot.is_vacant() {
+                continue;
+            }
+            // A table that is resized while it is dumped can hide a live entry once, not twice.
+            if complete && slot.flags().has(SlotFlags::MISSED) {
+                self.live -= 1;
+                if !slot.flags().has(SlotFlags::SHADOW) {
+                    judgement.forgotten.push(slot.key);
+                }
+                continue;
+            }
+            slot.set(SlotFlags::MISSED.when(complete));
+            self.new.push(slot, &mut self.spare);
+        }
+        if complete {
+            self.baseline = None;
+            self.tombstones.dump_ended();
+        }
+        self.phase = Phase::Idle;
+        judgement
+    }
+
+    /// Where the key stands from the cursor on; vacant places at the cursor are dropped.
+    #[inline]
+    fn find_ahead(&mut self, key: u64) -> Option<usize> {
+        loop {
+            let slot = self.old.peek(0)?;
+            if slot.key == key && !slot.is_vacant() {
+                return Some(0);
+            }
+            if !slot.is_vacant() {
+                break;
+            }
+            self.old.pop(&mut self.spare);
+        }
+        (1..=LOOK_AHEAD).find(|ahead| {
+            self.old.peek(*ahead).is_some_and(|slot| slot.key == key && !slot.is_vacant())
+        })
+    }
+
+    fn pass_over(&mut self) {
+        let slot = self.old.pop(&mut self.spare).expect("the cursor looked beyond this slot");
+        if !slot.is_vacant() {
+            self.passed.push(slot, &mut self.spare);
+        }
+    }
+
+    /// Bills a known connection up to `sample`.
+    #[inline]
+    fn advance(
+        &mut self,
+        mut slot: Slot,
+        billed_at: BootTime,
+        sample: &Sample,
+        out: &mut dyn Surroundings,
+    ) -> Slot {
+        slot.clear(SlotFlags::MISSED);
+        let Some(totals) = sample.totals else { return slot };
+        // A waiting last word says more than this entry, and may belong to an earlier life.
+        if totals == slot.totals || self.finals.contains_key(&slot.key) {
+            return slot;
+        }
+        if !slot.flags().has(SlotFlags::SHADOW) {
+            let (from, flags) = self.growth(slot.totals, totals);
+            let interval = (billed_at, self.clock.now);
+            let record = self.record(slot.key, sample, slot.flags(), (from, totals), interval);
+            out.record(&FlowRecord { flags: record.flags.with(flags), ..record });
+        }
+        slot.totals = totals;
+        slot
+    }
+
+    /// From where to bill: from the last word, unless the counters went backwards on the same
+    /// connection; then somebody zeroed them, and they are billed from zero.
+    fn growth(&mut self, from: Totals, to: Totals) -> (Totals, RecordFlags) {
+        if to.since(from).is_some() {
+            return (from, RecordFlags::default());
+        }
+        self.counts.foreign_zeroings += 1;
+        (Totals::default(), RecordFlags::ZEROED)
+    }
+
+    /// An entry that does not line up: new, or old and out of order, or old news.
+    #[cold]
+    fn miss(&mut self, key: u64, sample: &Sample, out: &mut dyn Surroundings) {
+        self.counts.misses += 1;
+        self.zones_in_use |= sample.zone != 0;
+        if self.tombstones.contains(key) || self.finals.contains_key(&key) {
+            self.counts.stale_entries += 1;
+            return;
+        }
+        if self.pending.len() >= PENDING_LIMIT {
+            self.resolve(out);
+        }
+        self.pending.push(*sample);
+    }
+
+    /// Finds the pending entries anywhere in the table; what is nowhere is new.
+    fn resolve(&mut self, out: &mut dyn Surroundings) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        let mut wanted: Index<usize> = Index::with_capacity(pending.len());
+        for (place, sample) in pending.iter().enumerate() {
+            // The kernel may show one entry twice in a dump; the later word stands.
+            wanted.insert(self.keys.connection(sample), place);
+        }
+        let mut found = Vec::new();
+        for slot in self.old.occupied_mut().chain(self.passed.occupied_mut()) {
+            if let Some(place) = wanted.remove(slot.key) {
+                found.push((*slot, self.last_dump, place));
+                slot.set(SlotFlags::VACANT);
+            }
+        }
+        for slot in self.new.occupied_mut() {
+            if let Some(place) = wanted.remove(slot.key) {
+                // Shown twice in this dump, and held back meanwhile: less is older, not zeroed.
+                let newer = pending[place].totals.and_then(|totals| totals.since(slot.totals));
+                if newer.is_none() {
+                    continue;
+                }
+                found.push((*slot, self.clock.now, place));
+                slot.set(SlotFlags::VACANT);
+            }
+        }
+        for (slot, billed_at, place) in found {
+            let slot = self.advance(slot, billed_at, &pending[place], out);
+            self.new.push(slot, &mut self.spare);
+        }
+        let newcomers: Vec<Newcomer> = wanted
+            .into_iter()
+            .map(|(key, place)| Newcomer { key, sample: pending[place], last: None })
+            .collect();
+        if self.zones_in_use {
+            self.deferred.extend(newcomers);
+            if self.deferred.len() >= DEFERRED_LIMIT {
+                self.admit_deferred(out);
+            }
+        } else {
+            self.admit(newcomers, out);
+        }
+        pending.clear();
+        self.pending = pending;
+    }
+
+    /// Joins the DESTROY events with the table; what is nowhere was never seen alive.
+    fn settle(&mut self, out: &mut dyn Surroundings) {
+        self.resolve(out);
+        if self.finals.is_empty() {
+            return;
+        }
+        self.admit_deferred(out);
+        let finals = std::mem::take(&mut self.finals);
+        let mut wanted: Index<Final> = Index::with_capacity(finals.len());
+        for (key, last) in finals {
+            wanted.insert(key, last);
+        }
+        let mut ended = Vec::new();
+        let tables = [
+            (&mut self.old, self.last_dump),
+            (&mut self.passed, self.last_dump),
+            (&mut self.new, self.clock.now),
+        ];
+        for (table, billed_at) in tables {
+            for slot in table.occupied_mut() {
+                if let Some(last) = wanted.remove(slot.key) {
+                    ended.push((*slot, billed_at, last));
+                    slot.set(SlotFlags::VACANT);
+                }
+            }
+        }
+        self.live -= ended.len();
+        for (slot, billed_at, last) in ended {
+            self.close(&slot, billed_at, &last, out);
+        }
+        let newcomers: Vec<Newcomer> = wanted
+            .into_iter()
+            .map(|(key, last)| Newcomer { key, sample: last.sample, last: Some(last) })
+            .collect();
+        self.admit(newcomers, out);
+    }
+
+    /// Bills a known connection's last word.
+    fn close(&mut self, slot: &Slot, since: BootTime, last: &Final, out: &mut dyn Surroundings) {
+        let sample = &last.sample;
+        self.bury(slot.key, sample, slot.flags());
+        if slot.flags().has(SlotFlags::SHADOW) {
+            return;
+        }
+        let to = sample.totals.unwrap_or(slot.totals);
+        let (from, flags) = self.growth(slot.totals, to);
+        let end = sample.stop.map_or(last.read_at.now, |stop| last.read_at.boot(stop)).max(since);
+        let record = self.record(slot.key, sample, slot.flags(), (from, to), (since, end));
+        out.record(&FlowRecord { flags: record.flags.with(flags).with(ending(sample)), ..record });
+    }
+
+    /// Notes an end, so that older news of the connection is recognised.
+    fn bury(&mut self, key: u64, sample: &Sample, flags: SlotFlags) {
+        let graves = match self.phase {
+            Phase::Idle => &mut self.tombstones.before,
+            // Between the dump's end and the judgement counts as within it: both precede the
+            // next dump.
+            Phase::Dumping | Phase::Ended { .. } => &mut self.tombstones.during,
+        };
+        graves.keys.insert(key);
+        if self.zones_in_use && !flags.has(SlotFlags::SHADOW) {
+            let group = self.keys.group(&sample.reply);
+            graves.groups.entry(group).or_default().push((sample.zone, sample.start));
+        }
+    }
+
+    fn admit_deferred(&mut self, out: &mut dyn Surroundings) {
+        let mut newcomers = std::mem::take(&mut self.deferred);
+        // The kernel may show one entry twice in a dump; the later word stands.
+        newcomers.reverse();
+        let mut seen: HashSet<u64, KeyHash> = HashSet::default();
+        newcomers.retain(|new| seen.insert(new.key) && !self.finals.contains_key(&new.key));
+        self.admit(newcomers, out);
+    }
+
+    /// Enters connections nobody knew: from a dump (alive), or from their own DESTROY event.
+    fn admit(&mut self, mut newcomers: Vec<Newcomer>, out: &mut dyn Surroundings) {
+        if newcomers.is_empty() {
+            return;
+        }
+        // The order of the tuples makes the outcome independent of the hash table's.
+        newcomers.sort_unstable_by_key(|new| (new.sample.zone, new.key));
+        let shadows = self.shadows(&newcomers);
+        for (index, new) in newcomers.iter().enumerate() {
+            let shadow = shadows.contains(&index);
+            self.admit_one(new, shadow, out);
+        }
+    }
+
+    fn admit_one(&mut self, new: &Newcomer, shadow: bool, out: &mut dyn Surroundings) {
+        let Newcomer { key, sample, last } = new;
+        let clock = last.as_ref().map_or(self.clock, |last| last.read_at);
+        let uncounted = sample.totals.is_none();
+        let Orientation { picked_up, turned } = Orientation::of(sample, out.listeners());
+        let flags = SlotFlags::default()
+            .with(SlotFlags::SHADOW.when(shadow))
+            .with(SlotFlags::UNCOUNTED.when(uncounted))
+            .with(SlotFlags::PICKED_UP.when(picked_up))
+            .with(SlotFlags::TURNED.when(turned));
+        self.counts.shadow_entries += u64::from(shadow);
+        self.counts.uncounted_entries += u64::from(uncounted);
+        self.counts.picked_up += u64::from(picked_up);
+        let to = sample.totals.unwrap_or_default();
+        // During the baseline only what started after it began is new; without a start: nothing.
+        let begun = self.baseline;
+        let noted = begun.is_some_and(|begun| sample.start.is_none_or(|start| start < begun));
+        if !shadow && !noted {
+            let from = sample.start.map_or_else(|| self.unseen_since(), |start| clock.boot(start));
+            let end = match (last, sample.stop) {
+                (Some(_), Some(stop)) => clock.boot(stop),
+                _ => clock.now,
+            };
+            let interval = (from.min(end), end);
+            let record = self.record(*key, sample, flags, (Totals::default(), to), interval);
+            let mut events = record.flags.with(RecordFlags::OPENED);
+            if last.is_some() {
+                events = events.with(ending(sample));
+            }
+            out.record(&FlowRecord { flags: events, ..record });
+        }
+        if last.is_some() {
+            self.bury(*key, sample, flags);
+        } else {
+            let group = Group { hash: self.keys.group(&sample.reply), zone: sample.zone };
+            self.new.push(Slot::new(*key, to, group, flags), &mut self.spare);
+            self.live += 1;
+        }
+    }
+
+    /// Since when an entry met now may have been there unseen.
+    fn unseen_since(&self) -> BootTime {
+        if self.phase == Phase::Idle { self.clock.now } else { self.last_dump }
+    }
+
+    /// Which newcomers are only another zone's view of a connection that counts already: the
+    /// translated entry counts, else the lowest zone; chosen at first sight.
+    fn shadows(&self, newcomers: &[Newcomer]) -> HashSet<usize, KeyHash> {
+        let mut shadows = HashSet::default();
+        if !self.zones_in_use {
+            return shadows;
+        }
+        let group_of = |new: &Newcomer| {
+            Group { hash: self.keys.group(&new.sample.reply), zone: 0 }.hash_kept()
+        };
+        let mut groups: Index<Vec<usize>> = Index::with_capacity(newcomers.len());
+        for (index, new) in newcomers.iter().enumerate() {
+            groups.entry(group_of(new)).push(index);
+        }
+        // The kernel has no two live entries of one tuple in one zone: a match in the same zone
+        // is an earlier life whose end has not been seen yet.
+        let other_zone = |group: Group, index: &usize| {
+            !group.same_zone(newcomers[*index].sample.zone)
+        };
+        // On the living, only what this dump confirmed can cast a shadow: the rest may be long
+        // dead. The dead may well be another view of a connection whose own end went unseen.
+        let dead = newcomers.iter().all(|new| new.last.is_some());
+        let unconfirmed = dead || self.phase == Phase::Dumping;
+        let others = [&self.old, &self.passed].into_iter().filter(|_| unconfirmed);
+        let missed = SlotFlags::MISSED.when(!unconfirmed);
+        let no_shadow = SlotFlags::SHADOW.with(missed);
+        for slot in others.chain([&self.new]).flat_map(Slots::occupied) {
+            let group = slot.group();
+            if slot.flags().any(no_shadow) {
+                continue;
+            }
+            if let Some(members) = groups.get(group.hash_kept()) {
+                shadows.extend(members.iter().filter(|index| other_zone(group, index)));
+            }
+        }
+        // A last word that waits is another view of the same connection, too.
+        for last in self.finals.values() {
+            let Sample { reply, zone, .. } = last.sample;
+            let group = Group { hash: self.keys.group(&reply), zone };
+            if let Some(members) = groups.get(group.hash_kept()) {
+                let same = |index: &&usize| {
+                    other_zone(group, index)
+                        && began_together(newcomers[**index].sample.start, last.sample.start)
+                };
+                shadows.extend(members.iter().filter(same));
+            }
+        }
+        for members in groups.into_values() {
+            let open = members.iter().copied().filter(|index| !shadows.contains(index));
+            let mut open: Vec<usize> = open.collect();
+            open.sort_by_key(|index| {
+                let sample = &newcomers[*index].sample;
+                (sample.original.is_mirrored_by(&sample.reply), sample.zone, *index)
+            });
+            for (place, index) in open.iter().enumerate() {
+                let sample = &newcomers[*index].sample;
+                let better = open[..place].iter().map(|better| &newcomers[*better].sample);
+                let mut better = better.filter(|better| better.zone != sample.zone);
+                let counted = better.any(|better| began_together(better.start, sample.start));
+                if counted || self.tombstones.ended_elsewhere(&self.keys, sample) {
+                    shadows.insert(*index);
+                }
+            }
+        }
+        shadows
+    }
+
+    fn record(
+        &self,
+        key: u64,
+        sample: &Sample,
+        flags: SlotFlags,
+        (from, to): (Totals, Totals),
+        (interval_from, interval_to): (BootTime, BootTime),
+    ) -> FlowRecord {
+        let Sample { original, reply, .. } = sample;
+        let mut record = FlowRecord {
+            connection: key,
+            zone: sample.zone,
+            protocol: original.protocol,
+            source: original.source,
+            source_port: original.source_port,
+            destination: reply.source,
+            destination_port: reply.source_port,
+            service: None,
+            translated_source: None,
+            start: sample.start,
+            interval_from: interval_from.min(interval_to),
+            interval_to,
+            from,
+            to,
+            flags: RecordFlags::default()
+                .with(RecordFlags::UNCOUNTED.when(flags.has(SlotFlags::UNCOUNTED)))
+                .with(RecordFlags::PICKED_UP.when(flags.has(SlotFlags::PICKED_UP))),
+        };
+        let icmp = original.protocol.is_icmp();
+        if icmp {
+            record.destination_port = original.destination_port;
+        }
+        if flags.has(SlotFlags::TURNED) {
+            record.flags = record.flags.with(RecordFlags::TURNED);
+            (record.source, record.destination) = (reply.source, original.source);
+            (record.source_port, record.destination_port) =
+                (reply.source_port, original.source_port);
+            (record.from, record.to) = (from.turned(), to.turned());
+            return record;
+        }
+        let dialled = (original.destination, original.destination_port);
+        let backend = (reply.source, if icmp { dialled.1 } else { reply.source_port });
+        record.service = (dialled != backend).then_some(dialled);
+        let opener = (original.source, original.source_port);
+        let seen_as = (reply.destination, if icmp { opener.1 } else { reply.destination_port });
+        record.translated_source = (opener != seen_as).then_some(seen_as);
+        record
+    }
+}
+
+/// A connection nobody knew; `last` when its own DESTROY event brought the first news of it.
+#[derive(Debug)]
+struct Newcomer {
+    key: u64,
+    sample: Sample,
+    last: Option<Final>,
+}
+
+/// True when two entries can have been made by one packet: every zone it crosses makes its own,
+/// moments apart. A reused port comes later. Where the kernel gives no start, it is assumed.
+fn began_together(one: Option<WallTime>, other: Option<WallTime>) -> bool {
+    const APART_NANOS: u64 = 250_000_000;
+    one.zip(other).is_none_or(|(one, other)| one.0.abs_diff(other.0) <= APART_NANOS)
+}
+
+/// How a connection ended, from its DESTROY event.
+fn ending(sample: &Sample) -> RecordFlags {
+    let replied = sample.status.seen_reply();
+    let reset = sample.tcp.is_some_and(|tcp| tcp.state == TcpState::CLOSE);
+    let tcp = sample.original.protocol == Protocol::TCP;
+    let failed = tcp && (!replied || (reset && !sample.status.assured()));
+    RecordFlags::CLOSED
+        .with(RecordFlags::FAILED.when(failed))
+        .with(RecordFlags::UNREPLIED.when(!tcp && !replied))
+}
+
+impl Tombstones {
+    fn contains(&self, key: u64) -> bool {
+        self.before.keys.contains(&key) || self.during.keys.contains(&key)
+    }
+
+    /// True when the same connection ended in another zone.
+    fn ended_elsewhere(&self, keys: &KeyMaker, sample: &Sample) -> bool {
+        let group = keys.group(&sample.reply);
+        let ended = [&self.before, &self.during].into_iter();
+        let mut ended = ended.filter_map(|graves| graves.groups.get(&group)).flatten();
+        ended.any(|(zone, start)| *zone != sample.zone && began_together(*start, sample.start))
+    }
+
+    /// Those read before the dump began have served; those read since serve for one more.
+    fn dump_ended(&mut self) {
+        self.before.keys.clear();
+        self.before.groups.clear();
+        std::mem::swap(&mut self.before, &mut self.during);
+    }
+}
+
+/// A small map asked once for every slot of the table: a bitmap answers "no" from the cache.
+#[derive(Debug)]
+struct Index<T> {
+    bits: Vec<u64>,
+    map: HashMap<u64, T, KeyHash>,
+}
+
+impl<T> Index<T> {
+    /// Bits of the bitmap: at most an eighth of them is set by [`FINALS_LIMIT`] keys.
+    const BITS: usize = FINALS_LIMIT * 8;
+
+    fn with_capacity(entries: usize) -> Self {
+        let map = HashMap::with_capacity_and_hasher(entries, KeyHash::default());
+        Self { bits: vec![0; Self::BITS / 64], map }
+    }
+
+    fn place(key: u64) -> (usize, u64) {
+        let bit = usize::try_from(key).unwrap_or(0) % Self::BITS;
+        (bit / 64, 1 << (bit % 64))
+    }
+
+    fn insert(&mut self, key: u64, value: T) {
+        let (word, bit) = Self::place(key);
+        self.bits[word] |= bit;
+        self.map.insert(key, value);
+    }
+
+    fn entry(&mut self, key: u64) -> &mut T
+    where
+        T: Default,
+    {
+        let (word, bit) = Self::place(key);
+        self.bits[word] |= bit;
+        self.map.entry(key).or_default()
+    }
+
+    #[inline]
+    fn remove(&mut self, key: u64) -> Option<T> {
+        let (word, bit) = Self::place(key);
+        if self.bits[word] & bit == 0 { None } else { self.map.remove(&key) }
+    }
+
+    #[inline]
+    fn get(&self, key: u64) -> Option<&T> {
+        let (word, bit) = Self::place(key);
+        if self.bits[word] & bit == 0 { None } else { self.map.get(&key) }
+    }
+
+    fn into_iter(self) -> impl Iterator<Item = (u64, T)> {
+        self.map.into_iter()
+    }
+
+    fn into_values(self) -> impl Iterator<Item = T> {
+        self.map.into_values()
+    }
+}
+
+/// Keys are hashes already, under secret seeds.
+type KeyHash = BuildHasherDefault<PassThrough>;
+
+#[derive(Clone, Copy, Debug, Default)]
+struct PassThrough(u64);
+
+impl Hasher for PassThrough {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only u64 keys are hashed so");
+    }
+
+    fn write_u64(&mut self, key: u64) {
+        self.0 = key;
+    }
+
+    fn write_usize(&mut self, key: usize) {
+        self.0 = u64::try_from(key).unwrap_or(0);
+    }
+}
