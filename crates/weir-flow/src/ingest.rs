@@ -1,6 +1,7 @@
 //! The ingest decision: a batch is accepted once, however often it is sent.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::batch::{BatchId, Digest, Epoch};
 
@@ -46,6 +47,25 @@ impl Ranges {
         let ranges = Self::from_pairs(pairs);
         (ranges.0.len() <= RANGES_MAX).then_some(ranges)
     }
+}
+
+/// The three answers to a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is durable. It need not be kept for delivery any more.
+    Committed,
+    /// Not now.
+    Retry {
+        /// Wait this long.
+        after: Duration,
+        /// Why.
+        reason: String,
+    },
+    /// Never: it goes to quarantine and is declared as a gap.
+    Refused {
+        /// Why.
+        reason: String,
+    },
 }
 
 /// What to do with a batch.

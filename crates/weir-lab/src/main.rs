@@ -1,2 +1,250 @@
-//! weir-lab
-fn main() {}
+//! `weir-lab`: a cluster in a box, to check weir against the truth.
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead as _, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use weir_lab::net::{self, Lab};
+use weir_lab::scenario::{Action, ActionKind, Scenario};
+use weir_lab::verify::{self, Options, Outcome};
+use weir_lab::{LabError, compare, fill, traffic, truth, weir};
+
+/// A cluster in a box: namespaces, traffic and the truth to check weir against.
+///
+/// Needs root. Makes network namespaces called weirlab-*, sends nothing beyond them, and removes
+/// them at the end.
+#[derive(Parser)]
+#[command(name = "weir-lab", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a scenario with weir in it and compare what weir says with the truth.
+    ///
+    /// Exits with 0 when every flow agrees to the byte (or differs within what weir declares), with
+    /// 1 when it does not or weir fails, and with 2 when the scenario or this machine cannot be
+    /// used.
+    Verify(Verify),
+    /// Build a scenario's box and leave it standing until Ctrl-C.
+    Up {
+        /// The scenario file.
+        scenario: PathBuf,
+    },
+    /// Remove what crashed runs left behind.
+    Clean,
+    /// Insert made-up entries into the conntrack table of the current network namespace.
+    Fill {
+        /// How many.
+        #[arg(long)]
+        entries: u32,
+        /// The number of the first; each number is another tuple.
+        #[arg(long, default_value_t = 0)]
+        first: u32,
+    },
+    /// Delete every entry of the current network namespace's conntrack table.
+    Flush,
+    /// Answer traffic (started by the lab itself).
+    #[command(name = traffic::SINK, hide = true)]
+    Sink,
+    /// Make traffic (started by the lab itself).
+    #[command(name = traffic::SOURCE, hide = true)]
+    Source,
+}
+
+#[derive(Args)]
+struct Verify {
+    /// The scenario file.
+    scenario: PathBuf,
+    /// How long traffic lasts, such as 60s; starts and actions keep their place in it [default:
+    /// what the scenario says].
+    #[arg(long, value_parser = time)]
+    duration: Option<Duration>,
+    /// Do this to weir in the middle of the run.
+    #[arg(long)]
+    fault: Option<Fault>,
+    /// The weir to test [default: the one beside this program, else the one on the path].
+    #[arg(long, conflicts_with = "without_weir")]
+    weir: Option<PathBuf>,
+    /// Leave weir out: hold the truth against the generators only.
+    #[arg(long)]
+    without_weir: bool,
+    /// How often weir reads the kernel, in whole seconds.
+    #[arg(long, default_value = "2s", value_parser = time)]
+    interval: Duration,
+    /// How to print the result.
+    #[arg(short, long, default_value = "table")]
+    output: Output,
+    /// Keep weir's data and log, and say where they are.
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Fault {
+    /// `kill -9` weir, and start it again after 1.5 seconds.
+    KillAgent,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            // A closed standard error leaves nobody to tell.
+            drop(writeln!(io::stderr(), "weir-lab: {error:#}"));
+            match error.downcast_ref() {
+                Some(LabError::Weir(_)) => ExitCode::from(1),
+                _ => ExitCode::from(2),
+            }
+        }
+    }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Verify(arguments) => return verify(arguments),
+        Command::Up { scenario } => up(&scenario)?,
+        Command::Clean => {
+            for space in net::clean()? {
+                writeln!(io::stdout(), "removed {space}")?;
+            }
+        }
+        Command::Fill { entries, first } => fill::fill(first, entries)?,
+        Command::Flush => fill::flush()?,
+        Command::Sink => {
+            let plan = read_plan()?;
+            let report = traffic::run_sink(&plan, io::stdin().lock(), io::stdout())?;
+            writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
+        }
+        Command::Source => {
+            let report = traffic::run_source(&read_plan()?)?;
+            writeln!(io::stdout(), "{}", serde_json::to_string(&report)?)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A generator's plan is the first line of its input.
+fn read_plan<T: serde::de::DeserializeOwned>() -> Result<T> {
+    let mut line = String::new();
+    io::stdin().lock().read_line(&mut line).context("cannot read the plan")?;
+    serde_json::from_str(&line).context("cannot read the plan")
+}
+
+fn verify(arguments: Verify) -> Result<ExitCode> {
+    let Verify { scenario, duration, fault, weir, without_weir, interval, output, keep } =
+        arguments;
+    let (mut scenario, ports) = Scenario::read(&scenario)?;
+    if let Some(duration) = duration {
+        if duration < Duration::from_secs(1) {
+            bail!("--duration must be at least 1s");
+        }
+        scenario.stretch(duration);
+    }
+    if interval < Duration::from_secs(1) || interval.subsec_nanos() > 0 {
+        bail!("--interval must be whole seconds, at least one");
+    }
+    let kills = |action: &Action| matches!(action.kind, ActionKind::KillAgent(_));
+    if let Some(Fault::KillAgent) = fault
+        && !scenario.actions.iter().any(kills)
+    {
+        let kind = ActionKind::KillAgent(Duration::from_millis(1_500));
+        scenario.actions.push(Action { at: scenario.duration / 2, kind });
+        scenario.actions.sort_by_key(|action| action.at);
+    }
+    let data = verify::temporary_data("weir-lab");
+    let options = Options {
+        program: std::env::current_exe().context("cannot find this program's own file")?,
+        weir: if without_weir { None } else { Some(weir::find(weir.as_deref())?) },
+        interval,
+        data: data.clone(),
+        keep,
+    };
+    let stop = stop_on_signals()?;
+    let outcome = verify::verify(&scenario, &ports, &options, &stop)?;
+    show(&outcome, output)?;
+    if keep && outcome.weir {
+        writeln!(io::stderr(), "weir's data is in {}", data.display())?;
+    }
+    let good = !outcome.weir || outcome.comparison.is_good();
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn show(outcome: &Outcome, output: Output) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    if output == Output::Json {
+        return Ok(writeln!(stdout, "{}", serde_json::to_string_pretty(outcome)?)?);
+    }
+    write!(stdout, "{}", compare::table(&outcome.comparison))?;
+    let mut sums: BTreeMap<_, [u64; 5]> = BTreeMap::new();
+    for source in &outcome.traffic.sources {
+        let sum = sums.entry(source.protocol).or_default();
+        let parts = [
+            source.attempted,
+            source.established,
+            source.failed,
+            source.payload_sent,
+            source.payload_received,
+        ];
+        sum.iter_mut().zip(parts).for_each(|(sum, part)| *sum += part);
+        for error in &source.errors {
+            writeln!(stdout, "traffic: {} > {}: {error}", source.source, source.target)?;
+        }
+    }
+    for (protocol, [attempted, established, failed, sent, received]) in sums {
+        writeln!(
+            stdout,
+            "traffic: {protocol:?}: {attempted} connections, {established} answered, {failed} \
+             failed; payload {sent} bytes sent, {received} received"
+        )?;
+    }
+    Ok(())
+}
+
+fn up(path: &std::path::Path) -> Result<()> {
+    let (scenario, ports) = Scenario::read(path)?;
+    let stop = stop_on_signals()?;
+    let lab = Lab::build(&scenario, &ports)?;
+    truth::install(&lab)?;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "{} stands. Look inside with:", scenario.name)?;
+    for place in scenario.places() {
+        writeln!(stdout, "  ip netns exec {} sh", lab.space(place))?;
+    }
+    writeln!(stdout, "Ctrl-C removes it.")?;
+    loop {
+        match verify::check_stop(&stop) {
+            Ok(()) => thread::sleep(Duration::from_millis(100)),
+            Err(LabError::Interrupted) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn stop_on_signals() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("cannot catch signals")?;
+    }
+    Ok(stop)
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    weir_lab::scenario::parse_time(text)
+        .ok_or_else(|| format!("`{text}` is no time; write 500ms, 60s or 2m"))
+}

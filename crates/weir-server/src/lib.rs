@@ -1,1 +1,5 @@
-//! weir-server
+//! The server half of weir: batches in, attributed and folded flows into the store.
+
+pub mod ingest;
+
+pub use ingest::{Ingest, IngestCounts};

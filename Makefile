@@ -1,0 +1,89 @@
+# weir's verbs. Everything a check does, it does through these, here and in CI alike.
+#
+#   make run     build weir and watch this machine's own connections
+#   make test    everything that must hold: format, spelling, lints, tests, documentation
+#   make fmt     format the code
+#   make bench   measure (BENCH=conntrack, ledger or store picks one group)
+#   make fuzz    a short run of each fuzz target (FUZZ_SECONDS=30)
+#   make need    install the few programs that building and testing need
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run build need test fmt fmt-check spelling lint unit doc bench fuzz clean
+
+ARGS ?=
+BENCH ?=
+FUZZ_SECONDS ?= 30
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+STATE_HOME := $(or $(XDG_STATE_HOME),$(HOME)/.local/state)
+# The same rule as weir's own default, so that `weir query` finds what `make run` writes.
+DATA_DIR := $(if $(filter 0,$(shell id -u)),/var/lib/weir,$(STATE_HOME)/weir)
+
+# CI: a warning is an error there, and a test that would skip fails (the tests read CI themselves).
+ifeq ($(CI),true)
+DENY := -D warnings
+else
+DENY :=
+endif
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+need:
+	@scripts/need.sh
+
+build:
+	@scripts/need.sh build
+	cargo build --release --locked -p weir
+
+# conntrack belongs to root. Without root, sudo lends it; without sudo, weir says what it cannot see.
+run: build
+	@weir="$(TARGET_DIR)/release/weir"; privilege=""; \
+	if [ "$$(id -u)" != 0 ]; then \
+	  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then \
+	    privilege="sudo"; echo "make run: sudo, because reading conntrack needs CAP_NET_ADMIN"; \
+	  else \
+	    echo "make run: neither root nor sudo: weir runs without conntrack and says what is missing"; \
+	  fi; \
+	fi; \
+	mkdir -p "$(DATA_DIR)"; \
+	echo "make run: data in $(DATA_DIR); ask it: $$privilege $$weir query top --data-dir $(DATA_DIR)"; \
+	exec $$privilege "$$weir" up --activate-conntrack --data-dir "$(DATA_DIR)" $(ARGS)
+
+test: need fmt-check spelling lint unit doc
+	@echo "make test: passed"
+
+fmt:
+	cargo fmt --all
+
+fmt-check:
+	cargo fmt --all --check
+
+spelling:
+	@scripts/typos.sh
+
+lint:
+	cargo clippy --workspace --all-targets --locked -- $(DENY)
+
+# The order of crates' dependencies is one of these tests: crates/weir/tests/dependency_direction.rs.
+unit:
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	  cargo nextest run --workspace --locked $(if $(filter true,$(CI)),--profile ci); \
+	else \
+	  cargo test --workspace --locked --lib --bins --tests; \
+	fi
+	cargo test --workspace --locked --doc
+
+doc:
+	RUSTDOCFLAGS="$(DENY)" cargo doc --workspace --no-deps --document-private-items --locked
+
+bench:
+	@scripts/bench.sh $(BENCH)
+
+fuzz:
+	@scripts/fuzz.sh "$(FUZZ_SECONDS)"
+
+clean:
+	cargo clean

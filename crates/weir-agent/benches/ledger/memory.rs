@@ -1,0 +1,102 @@
+//! What the agent half holds in memory, as the kernel counts it, in a process of its own.
+
+#![expect(clippy::print_stdout, reason = "the measured process tells its figures to the other")]
+
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use weir_agent::coverage::Counted;
+use weir_agent::{AgentStatus, Environment};
+use weir_flow::batch::Gap;
+use weir_flow::connection::{Listeners, NoListeners};
+
+use crate::agent::{self, Opened, Taker};
+use crate::figures::{at_most, float, inform};
+
+/// Argument of the process that is measured; the next one is the share of moving entries.
+pub(crate) const CHILD: &str = "--measured-process";
+
+const TICKS: u64 = 8;
+/// Shorter than any real interval on such a table, so memory has less time to be given back.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+pub(crate) fn measure(entries: u32) -> Result<()> {
+    let megabytes = |kilobytes: u64| float(kilobytes) * 1024.0 / 1e6;
+    for (percent, target) in [(10, 20.0), (100, 40.0)] {
+        // A process started here is in the filled namespace, too.
+        let output = Command::new(std::env::current_exe()?)
+            .args([CHILD, &percent.to_string()])
+            .output()
+            .context("cannot start the process to be measured")?;
+        let told = String::from_utf8_lossy(&output.stdout);
+        let numbers: Vec<u64> =
+            told.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [connections, resident, peak] = numbers.as_slice() else {
+            let error = String::from_utf8_lossy(&output.stderr);
+            anyhow::bail!("the measured process said {told:?} and {error:?}");
+        };
+        ensure!(*connections == u64::from(entries), "it saw {connections} connections");
+        let name = format!("{}k_{percent}_percent_active", entries / 1_000);
+        at_most(&format!("agent_resident_{name}"), megabytes(*resident), "MB", target);
+        inform(&format!("agent_resident_peak_{name}"), megabytes(*peak), "MB");
+    }
+    Ok(())
+}
+
+/// The measured process: an agent for a few ticks, in the network namespace it was started in.
+pub(crate) fn child(percent: u32) -> Result<()> {
+    let directory = agent::directory()?;
+    let Opened { agent, frames } = agent::open(&directory, percent, INTERVAL)?;
+    drop(frames);
+    let stopping = AtomicBool::new(false);
+    let mut scales = Scales { stopping: &stopping, connections: 0, resident: 0 };
+    agent.run(&mut scales, &mut Taker, &stopping)?;
+    println!("{} {} {}", scales.connections, scales.resident, kilobytes("VmHWM:")?);
+    Ok(())
+}
+
+/// Weighs the process at the end of each tick, when the most is in flight.
+struct Scales<'a> {
+    stopping: &'a AtomicBool,
+    connections: usize,
+    /// The most after any tick but the first, kilobytes.
+    resident: u64,
+}
+
+impl Environment for Scales<'_> {
+    fn listeners(&self) -> &dyn Listeners {
+        &NoListeners
+    }
+
+    fn tick_begins(&mut self) -> Vec<Gap> {
+        Vec::new()
+    }
+
+    fn tick_ends(&mut self, _: Counted) -> Vec<(String, i64)> {
+        Vec::new()
+    }
+
+    fn downtime_bound(&mut self) -> Option<u64> {
+        None
+    }
+
+    fn show(&mut self, status: AgentStatus) {
+        self.connections = status.connections;
+        let resident = kilobytes("VmRSS:").expect("the kernel tells of this process");
+        self.resident = self.resident.max(resident);
+        if status.ticks >= TICKS {
+            self.stopping.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// A number of `/proc/self/status`, which are in KiB.
+fn kilobytes(name: &str) -> Result<u64> {
+    let status = fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).with_context(|| format!("no {name} in status"))
+}

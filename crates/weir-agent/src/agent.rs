@@ -1,0 +1,431 @@
+//! The agent: ticks. Dump, drain to a barrier, judge, seal, make durable, deliver.
+
+mod books;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use weir_flow::batch::{Gap, GapReason};
+use weir_flow::connection::Listeners;
+use weir_flow::frame::Note;
+use weir_flow::ledger::Clock;
+use weir_flow::seal::{SealLimits, Sealer};
+
+use self::books::Books;
+use crate::coverage::Counted;
+use crate::pace::Pace;
+use crate::ship::{self, Deliver};
+use crate::source::{FlowSource, Heard};
+use crate::spool::{self, Recovered, Spool, ToDisk};
+use crate::status::AgentStatus;
+use crate::{AgentError, clock};
+
+/// Waiting for the next tick, the agent looks for a stop this often.
+const STOP_CHECK: Duration = Duration::from_millis(100);
+/// After the first event it waits this long for more, to read them in one go.
+const GATHER: Duration = Duration::from_millis(5);
+/// Batches between the reader and the disk.
+const QUEUE: usize = 4;
+/// Time between checkpoints.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+/// Last words heard since the last tick that bring the next one forward.
+const WORDS_MAX: u64 = 1_000_000;
+
+/// How an agent works.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentConfig {
+    /// Shortest time between two dumps.
+    pub interval: Duration,
+    /// Share of one core that reading may take.
+    pub cpu_budget: f64,
+    /// How much a batch may hold.
+    pub seal: SealLimits,
+}
+
+impl Default for AgentConfig {
+    fn default() -> Self {
+        let interval = Duration::from_secs(5);
+        Self { interval, cpu_budget: 0.01, seal: SealLimits::default() }
+    }
+}
+
+/// What surrounds the agent and is asked at each tick.
+pub trait Environment: Send {
+    /// Who listens where on this machine.
+    fn listeners(&self) -> &dyn Listeners;
+
+    /// Called when a tick begins, before the dump. Gaps it returns are declared with this tick.
+    fn tick_begins(&mut self) -> Vec<Gap>;
+
+    /// Called when a tick ends, with what was counted in it. Health counts it returns go with the
+    /// tick's batch.
+    fn tick_ends(&mut self, counted: Counted) -> Vec<(String, i64)>;
+
+    /// An upper bound for the bytes that passed while no agent ran, where there is one.
+    fn downtime_bound(&mut self) -> Option<u64>;
+
+    /// Completes and shows a status.
+    fn show(&mut self, status: AgentStatus);
+}
+
+/// One node's agent.
+pub struct Agent<S> {
+    source: S,
+    spool: Spool,
+    books: Books,
+    pace: Pace,
+    status: Arc<Mutex<AgentStatus>>,
+    queue: Option<Sender<ToDisk>>,
+    /// While the first ticks after a start run: since when nobody looked.
+    resumed: Option<Resumed>,
+    heard: Heard,
+    pending_gaps: Vec<Gap>,
+    checkpointed_at: Option<Instant>,
+}
+
+/// An agent that was away.
+#[derive(Clone, Copy, Debug)]
+struct Resumed {
+    from_seconds: u64,
+    to_seconds: u64,
+    bound: Option<u64>,
+    ticks: u32,
+    gone: u64,
+}
+
+impl<S: FlowSource> Agent<S> {
+    /// An agent over an open source and a recovered spool.
+    pub fn new(config: AgentConfig, source: S, spool: Spool, recovered: Recovered) -> Self {
+        let Recovered { ledger, last_words, next_sequence, last_sealed, gaps } = recovered;
+        let sealer = Sealer::new(spool.epoch(), spool.boot(), next_sequence, config.seal);
+        let now = clock::now();
+        let wall = now.now.to_wall(now.wall_offset_nanos);
+        let resumed = last_sealed.map(|sealed| Resumed {
+            from_seconds: sealed.seconds(),
+            to_seconds: wall.seconds(),
+            bound: None,
+            ticks: 0,
+            gone: 0,
+        });
+        Self {
+            pace: Pace::new(config.interval, config.cpu_budget),
+            source,
+            spool,
+            books: Books::new(ledger, sealer, last_words),
+            status: Arc::default(),
+            queue: None,
+            resumed,
+            heard: Heard::default(),
+            pending_gaps: gaps,
+            checkpointed_at: None,
+        }
+    }
+
+    /// Runs until `stopping` is set; then takes a last look, seals, and delivers what it can.
+    pub fn run(
+        mut self,
+        environment: &mut dyn Environment,
+        deliver: &mut dyn Deliver,
+        stopping: &AtomicBool,
+    ) -> Result<(), AgentError> {
+        let (to_disk, queue) = crossbeam_channel::bounded(QUEUE);
+        self.queue = Some(to_disk);
+        let directory = self.spool.directory().to_owned();
+        let frames = Arc::clone(self.spool.frames());
+        // The writer ends after the reader, the shipper after the writer.
+        let writer_done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                let written = spool::run_writer(&directory, &frames, &queue, stopping);
+                writer_done.store(true, Ordering::Release);
+                written
+            });
+            let shipper = scope.spawn(|| ship::run(&frames, deliver, &writer_done));
+            let read = self.read(environment, stopping);
+            // Hanging up lets the writer finish its queue, and the shipper what was written.
+            self.queue = None;
+            let wrote = writer.join().unwrap_or(Err(AgentError::Thread { thread: "spool" }));
+            let shipped = shipper.join().unwrap_or(Err(AgentError::Thread { thread: "delivery" }));
+            read.and(wrote).and(shipped)
+        })
+    }
+
+    fn read(
+        &mut self,
+        environment: &mut dyn Environment,
+        stopping: &AtomicBool,
+    ) -> Result<(), AgentError> {
+        if let Some(resumed) = &mut self.resumed {
+            resumed.bound = environment.downtime_bound();
+        }
+        self.settle_recovered(environment);
+        while !stopping.load(Ordering::Acquire) {
+            let begun = Instant::now();
+            self.tick(environment)?;
+            // Right after a start one more look tells what is gone from what was only hidden.
+            let interval =
+                if self.resumed.is_some() { Duration::from_secs(1) } else { self.pace.interval() };
+            self.wait_until(begun + interval, environment, stopping)?;
+        }
+        // What is missing from two dumps is gone: two last looks declare it now, not next time.
+        self.tick(environment)?;
+        self.tick(environment)?;
+        self.checkpoint()
+    }
+
+    /// Gives the ledger the last words that a crash left between reading and sealing.
+    fn settle_recovered(&mut self, environment: &mut dyn Environment) {
+        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        desk.settle_recovered();
+    }
+
+    /// Listens for last words until it is time for the next tick.
+    fn wait_until(
+        &mut self,
+        deadline: Instant,
+        environment: &mut dyn Environment,
+        stopping: &AtomicBool,
+    ) -> Result<(), AgentError> {
+        let mut words = 0;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() || stopping.load(Ordering::Acquire) || words > WORDS_MAX {
+                return Ok(());
+            }
+            if self.source.wait(left.min(STOP_CHECK))? {
+                thread::sleep(GATHER.min(left));
+                words += self.drain(environment)?;
+            }
+        }
+    }
+
+    fn drain(&mut self, environment: &mut dyn Environment) -> Result<u64, AgentError> {
+        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        desk.look_at_clock();
+        let heard = self.source.drain(&mut desk)?;
+        desk.write_last_words(self.spool.open_frame())?;
+        self.note_heard(heard);
+        Ok(heard.received)
+    }
+
+    fn note_heard(&mut self, heard: Heard) {
+        self.heard.add(heard);
+        if heard.lost == 0 {
+            return;
+        }
+        let now = clock::wall().seconds();
+        tracing::warn!(lost = heard.lost, "the kernel dropped DESTROY events; declared as a gap");
+        // The dump of the next tick repairs what lives; the finals of what is gone are lost.
+        let lost = Gap {
+            reason: GapReason::EventsLost,
+            from_seconds: self.status().last_tick.seconds().max(1).min(now),
+            to_seconds: now,
+            connections: heard.lost,
+            ..Gap::default()
+        };
+        match self.pending_gaps.iter_mut().find(|gap| gap.reason == GapReason::EventsLost) {
+            Some(gap) => {
+                gap.connections += lost.connections;
+                gap.to_seconds = now;
+            }
+            None => self.pending_gaps.push(lost),
+        }
+    }
+
+    /// One tick.
+    fn tick(&mut self, environment: &mut dyn Environment) -> Result<(), AgentError> {
+        let cpu = clock::thread_cpu_nanos();
+        let gaps = environment.tick_begins();
+        self.pending_gaps.extend(gaps);
+        self.pending_gaps.append(&mut self.spool.frames().take_gaps());
+        let clock = clock::now();
+        let was_baseline = self.books.is_baseline();
+        let complete = self.dump(clock, environment)?;
+        let forgotten = {
+            let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+            desk.end_dump(complete);
+            desk.look_at_clock();
+            let heard = self.source.drain(&mut desk)?;
+            desk.write_last_words(self.spool.open_frame())?;
+            let forgotten = desk.judge();
+            self.note_heard(heard);
+            forgotten
+        };
+        self.declare_gone(u64::try_from(forgotten.len()).unwrap_or(u64::MAX), complete, clock);
+        self.seal(&forgotten, environment)?;
+        let initial = was_baseline && !self.books.is_baseline();
+        let due = self.checkpointed_at.is_none_or(|at| at.elapsed() >= CHECKPOINT_EVERY);
+        let ready = !self.books.is_baseline();
+        if ready && (initial || due || self.spool.frames().wants_checkpoint()) {
+            self.checkpoint()?;
+        }
+        let spent = Duration::from_nanos(clock::thread_cpu_nanos() - cpu);
+        self.pace.spent(spent);
+        self.update_status(spent, environment);
+        Ok(())
+    }
+
+    /// Reads the dump to its end; false when it broke off.
+    fn dump(
+        &mut self,
+        clock: Clock,
+        environment: &mut dyn Environment,
+    ) -> Result<bool, AgentError> {
+        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        desk.begin_dump(clock);
+        if let Err(error) = self.source.begin_dump() {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the dump did not begin");
+            return Ok(false);
+        }
+        let mut all = Heard::default();
+        let complete = loop {
+            desk.look_at_clock();
+            match self.source.next_piece(&mut desk) {
+                Ok(Some(heard)) => {
+                    all.add(heard);
+                    desk.write_last_words(self.spool.open_frame())?;
+                }
+                Ok(None) => break true,
+                Err(error) => {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "the dump broke off; nothing is judged gone"
+                    );
+                    break false;
+                }
+            }
+        };
+        self.note_heard(all);
+        Ok(complete)
+    }
+
+    /// Declares connections that left without a last word.
+    fn declare_gone(&mut self, gone: u64, complete: bool, clock: Clock) {
+        let now = clock.now.to_wall(clock.wall_offset_nanos).seconds();
+        if let Some(resumed) = &mut self.resumed {
+            resumed.gone += gone;
+            resumed.ticks += u32::from(complete);
+            if resumed.ticks < 2 {
+                return;
+            }
+            let gap = Gap {
+                reason: GapReason::AgentDown,
+                from_seconds: resumed.from_seconds,
+                to_seconds: resumed.to_seconds,
+                connections: resumed.gone,
+                bytes_bound: resumed.bound,
+                ..Gap::default()
+            };
+            self.resumed = None;
+            self.pending_gaps.push(gap);
+        } else if gone > 0 {
+            self.pending_gaps.push(Gap {
+                reason: GapReason::EndedUnseen,
+                from_seconds: self.status().last_tick.seconds().max(1).min(now),
+                to_seconds: now,
+                connections: gone,
+                ..Gap::default()
+            });
+            self.lock_status().ended_unseen += gone;
+        }
+    }
+
+    /// Seals everything the tick brought and hands it to the disk.
+    fn seal(
+        &mut self,
+        forgotten: &[u64],
+        environment: &mut dyn Environment,
+    ) -> Result<(), AgentError> {
+        let tick = self.books.take_tick();
+        let counted = Counted {
+            bytes: tick.bytes,
+            from_here: None,
+            entries_without_counters: self.books.counts().uncounted_entries,
+            offloaded_entries: tick.offloaded,
+        };
+        let mut health = environment.tick_ends(counted);
+        let heard = std::mem::take(&mut self.heard);
+        let count = |name: &str, number: u64| {
+            (number > 0).then(|| (name.to_owned(), i64::try_from(number).unwrap_or(i64::MAX)))
+        };
+        health.extend(count("records", tick.records));
+        health.extend(count("bytes", tick.bytes));
+        health.extend(count("events", heard.received));
+        health.extend(count("lost_events", heard.lost));
+        health.extend(count("malformed", heard.malformed));
+        let notes = std::mem::take(&mut self.pending_gaps)
+            .into_iter()
+            .map(Note::Gap)
+            .chain(forgotten.iter().map(|connection| Note::Forget(*connection)))
+            .chain(health.into_iter().map(|(name, value)| Note::Health(name, value)));
+        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        desk.seal(notes);
+        if let Some(generation) = self.spool.open_frame().rotate()? {
+            self.send(ToDisk::Supersede { generation })?;
+        }
+        let mut status = self.lock_status();
+        status.records += tick.records;
+        status.billed_bytes += tick.bytes;
+        status.events += heard.received;
+        status.lost_events += heard.lost;
+        status.malformed += heard.malformed;
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<(), AgentError> {
+        if self.books.is_baseline() {
+            return Ok(());
+        }
+        self.checkpointed_at = Some(Instant::now());
+        let sequence = self.books.last_sequence();
+        let written = self.spool.directory().join(format!("checkpoint-{sequence}.tmp"));
+        let at = self.books.checkpoint_at(sequence, self.spool.boot());
+        let slots = self.books.slots();
+        let count = u64::try_from(slots.count()).unwrap_or(0);
+        let mut slots = self.books.slots();
+        let epoch = self.spool.epoch();
+        if let Err(error) = spool::write_checkpoint(&written, epoch, at, count, &mut slots) {
+            // Without a checkpoint frames pile up until the spool's limit: said, not fatal.
+            tracing::error!(error = &error as &dyn std::error::Error, "no checkpoint was written");
+            return Ok(());
+        }
+        self.send(ToDisk::Checkpoint { written, sequence })
+    }
+
+    fn send(&self, request: ToDisk) -> Result<(), AgentError> {
+        let gone = AgentError::Thread { thread: "spool" };
+        let queue = self.queue.as_ref().ok_or(AgentError::Thread { thread: "spool" })?;
+        queue.send(request).map_err(|_disconnected| gone)
+    }
+
+    fn update_status(&mut self, spent: Duration, environment: &mut dyn Environment) {
+        let (spool_bytes, undelivered, waiting_because) = self.spool.frames().load();
+        let snapshot = {
+            let mut status = self.lock_status();
+            status.source = self.source.name();
+            status.ticks += 1;
+            status.last_tick = clock::wall();
+            status.interval = self.pace.interval();
+            status.tick_cpu = spent;
+            status.connections = self.books.live();
+            status.malformed = status.malformed.max(self.source.malformed());
+            status.ledger = self.books.counts();
+            status.spool_bytes = spool_bytes;
+            status.undelivered = undelivered;
+            status.waiting_because = waiting_because;
+            status.clone()
+        };
+        environment.show(snapshot);
+    }
+
+    fn status(&self) -> AgentStatus {
+        self.lock_status().clone()
+    }
+
+    fn lock_status(&self) -> std::sync::MutexGuard<'_, AgentStatus> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

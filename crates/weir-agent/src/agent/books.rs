@@ -1,0 +1,179 @@
+//! The reader's books: ledger and sealer, and what a tick adds up to.
+
+use crossbeam_channel::Sender;
+use weir_flow::connection::Listeners;
+use weir_flow::frame::Note;
+use weir_flow::journal::encode_last_word;
+use weir_flow::ledger::{Clock, Ledger, LedgerCounts, Slot, Surroundings};
+use weir_flow::seal::{Sealed, Sealer};
+use weir_flow::{FlowRecord, Sample};
+
+use crate::AgentError;
+use crate::clock;
+use crate::source::Visitor;
+use crate::spool::{CheckpointAt, OpenFrame, ToDisk};
+
+/// What was billed since the last seal.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Tick {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+    /// Entries seen whose packets go past their counters.
+    pub(super) offloaded: u64,
+}
+
+pub(super) struct Books {
+    ledger: Ledger,
+    sealer: Sealer,
+    clock: Clock,
+    tick: Tick,
+    /// Last words of an earlier run, until they are settled.
+    recovered: Vec<(Sample, Clock)>,
+    /// Last words on their way into the open frame.
+    words: Vec<u8>,
+}
+
+impl Books {
+    pub(super) fn new(ledger: Ledger, sealer: Sealer, recovered: Vec<(Sample, Clock)>) -> Self {
+        let (clock, tick) = (Clock::default(), Tick::default());
+        Self { ledger, sealer, clock, tick, recovered, words: Vec::new() }
+    }
+
+    pub(super) fn is_baseline(&self) -> bool {
+        self.ledger.is_baseline()
+    }
+
+    pub(super) fn live(&self) -> usize {
+        self.ledger.live()
+    }
+
+    pub(super) fn counts(&self) -> LedgerCounts {
+        self.ledger.counts()
+    }
+
+    pub(super) fn slots(&self) -> impl Iterator<Item = &Slot> {
+        self.ledger.slots()
+    }
+
+    pub(super) fn last_sequence(&self) -> u64 {
+        self.sealer.next_sequence() - 1
+    }
+
+    pub(super) fn checkpoint_at(&self, sequence: u64, boot: u128) -> CheckpointAt {
+        let wall = self.clock.now.to_wall(self.clock.wall_offset_nanos);
+        CheckpointAt { sequence, boot, tick: self.clock.now, wall }
+    }
+
+    pub(super) fn take_tick(&mut self) -> Tick {
+        std::mem::take(&mut self.tick)
+    }
+
+    /// The books, open for work.
+    pub(super) fn desk<'a>(
+        &'a mut self,
+        listeners: &'a dyn Listeners,
+        queue: Option<&'a Sender<ToDisk>>,
+    ) -> Desk<'a> {
+        let Self { ledger, sealer, clock, tick, recovered, words } = self;
+        let pen = Pen { sealer, tick, queue, listeners };
+        Desk { ledger, pen, tick_clock: clock, read_at: clock::now(), recovered, words }
+    }
+}
+
+/// Everything a reader needs at hand while samples come in.
+pub(super) struct Desk<'a> {
+    ledger: &'a mut Ledger,
+    pen: Pen<'a>,
+    tick_clock: &'a mut Clock,
+    read_at: Clock,
+    recovered: &'a mut Vec<(Sample, Clock)>,
+    words: &'a mut Vec<u8>,
+}
+
+impl Desk<'_> {
+    /// The time that what is read from now on bears.
+    pub(super) fn look_at_clock(&mut self) {
+        self.read_at = clock::now();
+    }
+
+    pub(super) fn settle_recovered(&mut self) {
+        self.pen.sealer.set_clock(self.read_at);
+        for (sample, read_at) in std::mem::take(self.recovered) {
+            self.ledger.destroyed(&sample, read_at, &mut self.pen);
+        }
+    }
+
+    pub(super) fn begin_dump(&mut self, clock: Clock) {
+        *self.tick_clock = clock;
+        self.pen.sealer.set_clock(clock);
+        self.ledger.begin_dump(clock);
+    }
+
+    pub(super) fn end_dump(&mut self, complete: bool) {
+        self.ledger.end_dump(complete, &mut self.pen);
+    }
+
+    pub(super) fn judge(&mut self) -> Vec<u64> {
+        self.ledger.judge(&mut self.pen).forgotten
+    }
+
+    /// Puts what was heard into the open frame.
+    pub(super) fn write_last_words(&mut self, open: &mut OpenFrame) -> Result<(), AgentError> {
+        open.append(self.words)
+    }
+
+    pub(super) fn seal(&mut self, notes: impl Iterator<Item = Note>) {
+        let Pen { sealer, queue, .. } = &mut self.pen;
+        let mut keep = |sealed: Sealed<'_>| send(*queue, sealed);
+        for note in notes {
+            sealer.note(&note, &mut keep);
+        }
+        sealer.seal(&mut keep);
+    }
+}
+
+impl Visitor for Desk<'_> {
+    fn last_word(&mut self, sample: &Sample) {
+        encode_last_word(self.words, sample, self.read_at);
+        self.ledger.destroyed(sample, self.read_at, &mut self.pen);
+    }
+
+    #[inline]
+    fn entry(&mut self, sample: &Sample) {
+        self.pen.tick.offloaded += u64::from(sample.status.offloaded());
+        self.ledger.observe(sample, &mut self.pen);
+    }
+}
+
+/// Where the ledger's records go.
+struct Pen<'a> {
+    sealer: &'a mut Sealer,
+    tick: &'a mut Tick,
+    queue: Option<&'a Sender<ToDisk>>,
+    listeners: &'a dyn Listeners,
+}
+
+impl Surroundings for Pen<'_> {
+    #[inline]
+    fn record(&mut self, record: &FlowRecord) {
+        self.tick.records += 1;
+        self.tick.bytes += record.delta().bytes();
+        let queue = self.queue;
+        self.sealer.record(record, &mut |sealed: Sealed<'_>| send(queue, sealed));
+    }
+
+    fn listeners(&self) -> &dyn Listeners {
+        self.listeners
+    }
+}
+
+/// Hands a batch to the disk; waits while its queue is full. The kernel counts on meanwhile.
+fn send(queue: Option<&Sender<ToDisk>>, sealed: Sealed<'_>) {
+    let sequence = sealed.header.id.sequence;
+    let request = ToDisk::Frame { sequence, frame: sealed.frame.to_vec() };
+    let sent = queue.is_some_and(|queue| queue.send(request).is_ok());
+    if !sent {
+        // The writer died; the reader notices at its next own request and ends with an error.
+        tracing::error!(sequence, "the spool's writer is gone; the batch stays unsealed on disk");
+    }
+}

@@ -1,0 +1,275 @@
+//! The sealed batches: written by one thread, delivered by another.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use weir_flow::batch::{Gap, GapReason};
+use weir_flow::frame::{Batch, FrameBuilder, Note};
+
+use super::{SpoolLimits, free_bytes, remove, write_durably};
+use crate::AgentError;
+
+/// What is known of the frames at the start.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known {
+    held: BTreeMap<u64, Held>,
+    checkpointed: u64,
+}
+
+impl Known {
+    pub(super) fn covered_to(checkpointed: u64) -> Self {
+        Self { checkpointed, ..Self::default() }
+    }
+
+    pub(super) fn add(&mut self, sequence: u64, bytes: usize) {
+        self.held.insert(sequence, Held::new(bytes));
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    bytes: u64,
+    answered: bool,
+    /// Its records were dropped; only a gap notice is left of it.
+    dropped: bool,
+}
+
+impl Held {
+    fn new(bytes: usize) -> Self {
+        Self { bytes: u64::try_from(bytes).unwrap_or(0), answered: false, dropped: false }
+    }
+}
+
+/// The frames of a spool, shared between its writer and the one who delivers.
+#[derive(Debug)]
+pub struct Frames {
+    directory: PathBuf,
+    limits: SpoolLimits,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    held: BTreeMap<u64, Held>,
+    checkpointed: u64,
+    /// Nothing is delivered before the baseline stands.
+    deliverable: bool,
+    waiting_because: Option<String>,
+    /// Gaps to be declared with the next batch.
+    gaps: Vec<Gap>,
+    wants_checkpoint: bool,
+    /// Dropped frames, so far.
+    dropped: u64,
+}
+
+/// A batch on its way.
+#[derive(Clone, Debug)]
+pub struct Undelivered {
+    /// Its number.
+    pub sequence: u64,
+    /// Its frame.
+    pub frame: Vec<u8>,
+}
+
+impl Frames {
+    pub(super) fn new(
+        directory: &Path,
+        known: Known,
+        limits: SpoolLimits,
+        deliverable: bool,
+    ) -> Self {
+        let state = State {
+            held: known.held,
+            checkpointed: known.checkpointed,
+            deliverable,
+            waiting_because: None,
+            gaps: Vec::new(),
+            wants_checkpoint: false,
+            dropped: 0,
+        };
+        Self {
+            directory: directory.to_owned(),
+            limits,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// The first batch without an answer; waits for one up to `timeout`.
+    pub fn next(&self, timeout: Duration) -> Option<Undelivered> {
+        let first = |state: &State| {
+            let mut waiting = state.held.iter().filter(|(_, held)| !held.answered);
+            waiting.next().map(|(sequence, _)| *sequence).filter(|_| state.deliverable)
+        };
+        let state = self.lock();
+        let none = |state: &mut State| first(state).is_none();
+        let waited = self.changed.wait_timeout_while(state, timeout, none);
+        let sequence = first(&waited.unwrap_or_else(PoisonError::into_inner).0)?;
+        match fs::read(path(&self.directory, sequence)) {
+            Ok(frame) => Some(Undelivered { sequence, frame }),
+            Err(error) => {
+                // The file went away or cannot be read: declared, and not tried for ever.
+                tracing::error!(sequence, %error, "a batch cannot be read from the spool");
+                let gap = Gap { reason: GapReason::SpoolDamaged, ..Gap::default() };
+                let mut state = self.lock();
+                state.held.remove(&sequence);
+                state.gaps.push(gap);
+                None
+            }
+        }
+    }
+
+    /// Notes an answer: the frame goes as soon as a checkpoint covers it.
+    pub fn answered(&self, sequence: u64) -> Result<(), AgentError> {
+        let mut state = self.lock();
+        state.waiting_because = None;
+        if let Some(held) = state.held.get_mut(&sequence) {
+            held.answered = true;
+        }
+        drop(state);
+        self.tidy()
+    }
+
+    /// Moves a refused batch out of the way; `gap` is declared with the next one.
+    pub fn quarantine(&self, sequence: u64, gap: Option<Gap>) -> Result<(), AgentError> {
+        let from = path(&self.directory, sequence);
+        let to = self.directory.join("quarantine").join(format!("{sequence:020}"));
+        // A copy: the frame itself is still the ledger's journal until a checkpoint covers it.
+        fs::copy(&from, &to).map_err(AgentError::spool("move to quarantine", &from))?;
+        let mut state = self.lock();
+        let dropped = state.held.get(&sequence).is_some_and(|held| held.dropped);
+        state.gaps.extend(gap.filter(|gap| gap.records > 0 && !dropped));
+        drop(state);
+        self.answered(sequence)
+    }
+
+    /// Says why delivery waits.
+    pub fn waiting_because(&self, reason: &str) {
+        self.lock().waiting_because = Some(reason.to_owned());
+    }
+
+    /// Bytes held, batches without an answer, and why delivery waits.
+    pub fn load(&self) -> (u64, u64, Option<String>) {
+        let state = self.lock();
+        let bytes = state.held.values().map(|held| held.bytes).sum();
+        let undelivered = state.held.values().filter(|held| !held.answered).count();
+        (bytes, u64::try_from(undelivered).unwrap_or(0), state.waiting_because.clone())
+    }
+
+    /// Gaps that delivery or the limits caused, to be declared with the next batch.
+    pub(crate) fn take_gaps(&self) -> Vec<Gap> {
+        std::mem::take(&mut self.lock().gaps)
+    }
+
+    /// True when frames wait for a checkpoint before they can be dropped.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        std::mem::take(&mut self.lock().wants_checkpoint)
+    }
+
+    /// Makes a frame durable.
+    pub(super) fn write(&self, sequence: u64, frame: &[u8]) -> Result<(), AgentError> {
+        write_durably(&path(&self.directory, sequence), frame)?;
+        self.lock().held.insert(sequence, Held::new(frame.len()));
+        self.changed.notify_all();
+        self.keep_limits()
+    }
+
+    /// A checkpoint covers everything up to `sequence` now.
+    pub(super) fn checkpointed(&self, sequence: u64) -> Result<(), AgentError> {
+        let mut state = self.lock();
+        state.checkpointed = sequence;
+        state.deliverable = true;
+        drop(state);
+        self.changed.notify_all();
+        self.tidy()
+    }
+
+    /// Deletes what is answered and covered.
+    fn tidy(&self) -> Result<(), AgentError> {
+        let mut state = self.lock();
+        let covered = state.checkpointed;
+        let done: Vec<u64> = state
+            .held
+            .range(..=covered)
+            .filter(|(_, held)| held.answered)
+            .map(|(sequence, _)| *sequence)
+            .collect();
+        for sequence in &done {
+            state.held.remove(sequence);
+        }
+        drop(state);
+        done.iter().try_for_each(|sequence| remove(&path(&self.directory, *sequence)))
+    }
+
+    /// Drops the oldest batches while the spool is too large or the disk too full.
+    fn keep_limits(&self) -> Result<(), AgentError> {
+        let disk = File::open(&self.directory);
+        let free = || disk.as_ref().ok().and_then(free_bytes).unwrap_or(u64::MAX);
+        loop {
+            let (bytes, undelivered, _) = self.load();
+            let over = bytes > self.limits.bytes || free() < self.limits.free_bytes;
+            if !over || undelivered < 2 {
+                return Ok(());
+            }
+            let mut state = self.lock();
+            let covered = state.checkpointed;
+            let mut candidates = state.held.range(..=covered);
+            let oldest = candidates.find(|(_, held)| !held.answered && !held.dropped);
+            let Some(oldest) = oldest.map(|(sequence, _)| *sequence) else {
+                state.wants_checkpoint = true;
+                return Ok(());
+            };
+            drop(state);
+            self.drop_records(oldest)?;
+        }
+    }
+
+    /// Puts a gap notice in a batch's place, under its number.
+    fn drop_records(&self, sequence: u64) -> Result<(), AgentError> {
+        let file = path(&self.directory, sequence);
+        let bytes = fs::read(&file).map_err(AgentError::spool("read", &file))?;
+        let batch =
+            Batch::decode(&bytes).map_err(|source| AgentError::Frame { sequence, source })?;
+        let hour = batch.header.hour * 3_600;
+        let records = batch.records().filter_map(Result::ok);
+        let mut builder = FrameBuilder::default();
+        builder.note(&Note::Gap(Gap {
+            reason: GapReason::SpoolFull,
+            from_seconds: hour,
+            to_seconds: hour + 3_600,
+            records: batch.header.records.into(),
+            bytes: records.map(|record| record.delta().bytes()).sum(),
+            ..Gap::default()
+        }));
+        let (_, frame) = builder.finish(batch.header);
+        write_durably(&file, frame)?;
+        let held = Held { dropped: true, ..Held::new(frame.len()) };
+        let mut state = self.lock();
+        state.held.insert(sequence, held);
+        state.dropped += 1;
+        tracing::warn!(sequence, "the spool is full: a batch was dropped and declared as a gap");
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while it was held leaves plain data that is valid at every step.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn path(directory: &Path, sequence: u64) -> PathBuf {
+    directory.join("frames").join(format!("{sequence:020}"))
+}
+
+/// The frames' files, by number. Files that are not ours, or half written, are left alone.
+pub(super) fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, AgentError> {
+    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+    let paths = super::list(&directory.join("frames"))?.into_iter();
+    let mut files: Vec<_> = paths.filter_map(|path| Some((number(&path)?, path))).collect();
+    files.sort_unstable();
+    Ok(files)
+}

@@ -1,0 +1,458 @@
+//! Writing: batches in, once, whole.
+
+use hashbrown::HashMap;
+use rusqlite::{CachedStatement, Connection, Savepoint, Transaction, TransactionBehavior, params};
+use weir_flow::fold::Flow;
+use weir_flow::{Level, Measures};
+
+use super::Retention;
+use super::dictionary::{Dictionary, Memory};
+use super::facts::{EdgeKey, TotalKey, columns, ip_version, stored};
+use super::lists::{self, KnownEpoch};
+use super::schema::{LAST_SECOND, SUMS, flow_table, total_table, window_number};
+use crate::ranges::Inserted;
+use crate::{CommitBatch, InvalidBatch, Outcome};
+
+/// Digests kept per epoch: the newest this many numbers, half a day of 10-second batches.
+const DIGESTS: u64 = 4_096;
+/// Epochs known at a time. A node makes a new one only when it loses its spool.
+const EPOCHS: usize = 65_536;
+/// Bytes of a node's name, as DNS has it.
+const NODE_BYTES: usize = 253;
+/// Bytes of any name of an endpoint.
+const NAME_BYTES: usize = 1_024;
+/// Bytes of a counter's name.
+const COUNTER_BYTES: usize = 64;
+/// Counters of a batch.
+const COUNTERS: usize = 64;
+/// Gaps of a batch.
+const GAPS: usize = 4_096;
+
+/// The one connection that writes, with what it remembers.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) connection: Connection,
+    pub(super) memory: Memory,
+    /// By epoch; what is in the database, never what a transaction is about to add.
+    pub(super) epochs: HashMap<u128, KnownEpoch>,
+    pub(super) levels: [KeptLevel; 3],
+    pub(super) sweep: Sweep,
+}
+
+/// The search for dictionary rows that nothing refers to any more.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sweep {
+    /// Where it goes on in each dictionary; 0: at the beginning.
+    pub(super) at: [i64; 3],
+    /// The hour since 1970 it looks for now, or looked for last.
+    pub(super) hour: u64,
+}
+
+/// A level as this writer keeps it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeptLevel {
+    pub(super) level: Level,
+    /// Seconds; 0: not kept.
+    pub(super) retention: u64,
+    /// Seconds since 1970 before which it holds nothing.
+    pub(super) horizon: u64,
+}
+
+impl KeptLevel {
+    fn takes(&self, window: u64) -> bool {
+        self.retention > 0 && window >= self.horizon
+    }
+}
+
+impl Writer {
+    pub(super) fn new(mut connection: Connection, retention: Retention) -> rusqlite::Result<Self> {
+        connection.set_prepared_statement_cache_capacity(64);
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let levels = keep_levels(&transaction, retention)?;
+        let epochs = lists::epochs(&transaction)?;
+        transaction.commit()?;
+        Ok(Self { connection, memory: Memory::new(), epochs, levels, sweep: Sweep::default() })
+    }
+
+    pub(super) fn commit(&mut self, batches: &[CommitBatch<'_>]) -> rusqlite::Result<Vec<Outcome>> {
+        let mut changed = HashMap::new();
+        let result = self.commit_in_one(batches, &mut changed);
+        match &result {
+            Ok(_) => self.epochs.extend(changed),
+            // The rows this transaction added are gone.
+            Err(_) => self.memory.clear(),
+        }
+        result
+    }
+
+    fn commit_in_one(
+        &mut self,
+        batches: &[CommitBatch<'_>],
+        changed: &mut HashMap<u128, KnownEpoch>,
+    ) -> rusqlite::Result<Vec<Outcome>> {
+        let Self { connection, memory, epochs, levels, .. } = self;
+        let mut transaction =
+            connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut outcomes = Vec::with_capacity(batches.len());
+        for batch in batches {
+            let known = changed.get(&batch.id.epoch.0).or_else(|| epochs.get(&batch.id.epoch.0));
+            let room = epochs.len() + changed.len() < EPOCHS;
+            let outcome = match decide(batch, known, room, levels, &transaction)? {
+                Decision::Refuse(outcome) => outcome,
+                Decision::Take(epoch) => {
+                    let before = known.cloned();
+                    let (outcome, epoch) =
+                        take(batch, before.as_ref(), epoch, levels, memory, &mut transaction)?;
+                    if let Some(epoch) = epoch {
+                        changed.insert(batch.id.epoch.0, epoch);
+                    }
+                    outcome
+                }
+            };
+            outcomes.push(outcome);
+        }
+        transaction.commit()?;
+        Ok(outcomes)
+    }
+}
+
+/// Reads the levels, and brings them to this writer's retention. A level that is switched on
+/// begins to hold when everything else already has rows: what it missed lies before its horizon.
+fn keep_levels(
+    transaction: &Transaction<'_>,
+    retention: Retention,
+) -> rusqlite::Result<[KeptLevel; 3]> {
+    let mut newest = None;
+    for level in Level::ALL {
+        newest = newest.max(super::health::newest(transaction, level)?);
+    }
+    let mut levels = Level::ALL.map(|level| KeptLevel { level, retention: 0, horizon: 0 });
+    for kept in &mut levels {
+        let stored: (u64, u64) = transaction.query_row(
+            "SELECT retention, horizon FROM level WHERE seconds = ?1",
+            [kept.level.seconds().cast_signed()],
+            |row| Ok((seconds(row.get(0)?), seconds(row.get(1)?))),
+        )?;
+        kept.retention = retention.of(kept.level);
+        kept.horizon = match newest {
+            Some(newest) if stored.0 == 0 && kept.retention > 0 => {
+                stored.1.max((newest / 3_600 + 1) * 3_600)
+            }
+            _ => stored.1,
+        };
+        transaction.execute(
+            "UPDATE level SET retention = ?2, horizon = ?3 WHERE seconds = ?1",
+            [kept.level.seconds(), kept.retention, kept.horizon].map(crate::sqlite::facts::stored),
+        )?;
+    }
+    Ok(levels)
+}
+
+fn seconds(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// What is to be done with a batch.
+enum Decision {
+    Refuse(Outcome),
+    /// Its epoch, with its number in.
+    Take(KnownEpoch),
+}
+
+fn decide(
+    batch: &CommitBatch<'_>,
+    known: Option<&KnownEpoch>,
+    room: bool,
+    levels: &[KeptLevel; 3],
+    connection: &Connection,
+) -> rusqlite::Result<Decision> {
+    let refuse = |outcome| Ok(Decision::Refuse(outcome));
+    if let Err(reason) = check(batch) {
+        return refuse(Outcome::Invalid(reason));
+    }
+    let mut epoch = match known {
+        Some(epoch) if epoch.node != batch.node => {
+            let owner = epoch.node.clone();
+            return refuse(Outcome::Invalid(InvalidBatch::OtherNode { owner }));
+        }
+        Some(epoch) => epoch.clone(),
+        None if !room => return refuse(Outcome::NoRoom),
+        None => KnownEpoch::new(batch.node),
+    };
+    match epoch.ranges.insert(batch.id.sequence) {
+        Inserted::New => {}
+        Inserted::NoRoom => return refuse(Outcome::NoRoom),
+        Inserted::Known => {
+            let digest = lists::digest(connection, epoch.id, batch.id.sequence)?;
+            let same = digest.is_none_or(|digest| digest == batch.digest);
+            return refuse(if same { Outcome::AlreadyCommitted } else { Outcome::DigestMismatch });
+        }
+    }
+    if is_too_old(batch, levels) {
+        return refuse(Outcome::TooOld);
+    }
+    epoch.last = epoch.last.max(batch.end_seconds.min(LAST_SECOND));
+    Ok(Decision::Take(epoch))
+}
+
+/// True when the coarsest level no longer holds all of the batch: it never crosses an hour, so the
+/// coarsest level takes all of it or nothing. Batches without flows are never too old.
+fn is_too_old(batch: &CommitBatch<'_>, levels: &[KeptLevel; 3]) -> bool {
+    let Some(last) = levels.iter().rposition(|level| level.retention > 0) else { return false };
+    batch.flows.levels[last].iter().any(|flow| !levels[last].takes(flow.key.window))
+}
+
+/// Everything that can be wrong with a batch by itself.
+fn check(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
+    let sequence = batch.id.sequence;
+    if sequence == 0 || i64::try_from(sequence).is_err() {
+        return Err(InvalidBatch::Sequence(sequence));
+    }
+    check_names(batch)?;
+    let endpoints = batch.flows.endpoints.len();
+    let mut finest = None;
+    for (level, flows) in Level::ALL.into_iter().zip(&batch.flows.levels) {
+        let mut sums = [0_u128; 9];
+        for flow in flows {
+            let key = &flow.key;
+            let index = key.source.max(key.destination);
+            if index as usize >= endpoints {
+                return Err(InvalidBatch::Endpoint { index, len: endpoints });
+            }
+            if key.window % level.seconds() != 0 || key.window > LAST_SECOND {
+                let level_seconds = level.seconds();
+                return Err(InvalidBatch::Window { window: key.window, level_seconds });
+            }
+            for (sum, value) in sums.iter_mut().zip(columns(&flow.measures)) {
+                *sum += u128::from(value);
+            }
+        }
+        if sums != *finest.get_or_insert(sums) {
+            return Err(InvalidBatch::LevelsDisagree { level_seconds: level.seconds() });
+        }
+    }
+    Ok(())
+}
+
+fn check_names(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
+    let short = |what, text: &str, limit| match text.len() {
+        len if len > limit => Err(InvalidBatch::TooLong { what, len, limit }),
+        _ => Ok(()),
+    };
+    let few = |what, len, limit| match len {
+        len if len > limit => Err(InvalidBatch::TooMany { what, len, limit }),
+        _ => Ok(()),
+    };
+    short("the node's name", batch.node, NODE_BYTES)?;
+    few("gaps", batch.gaps.len(), GAPS)?;
+    few("counters", batch.counters.len(), COUNTERS)?;
+    for (name, _) in batch.counters {
+        short("a counter's name", name, COUNTER_BYTES)?;
+    }
+    for endpoint in &batch.flows.endpoints {
+        let names = [
+            ("a host's name", &endpoint.host),
+            ("a unit's name", &endpoint.unit),
+            ("a container's id", &endpoint.container),
+            ("an executable's name", &endpoint.executable),
+        ];
+        for (what, name) in names {
+            short(what, name.as_deref().unwrap_or_default(), NAME_BYTES)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a batch within a savepoint. A row the database refuses takes back this batch alone.
+fn take(
+    batch: &CommitBatch<'_>,
+    before: Option<&KnownEpoch>,
+    mut epoch: KnownEpoch,
+    levels: &[KeptLevel; 3],
+    memory: &mut Memory,
+    transaction: &mut Transaction<'_>,
+) -> rusqlite::Result<(Outcome, Option<KnownEpoch>)> {
+    let mut savepoint = transaction.savepoint()?;
+    match write(batch, before, &mut epoch, levels, memory, &savepoint) {
+        Ok(()) => {
+            savepoint.commit()?;
+            Ok((Outcome::Committed, Some(epoch)))
+        }
+        Err(rusqlite::Error::SqliteFailure(failure, text))
+            if failure.code == rusqlite::ErrorCode::ConstraintViolation =>
+        {
+            savepoint.rollback()?;
+            memory.clear();
+            let text = text.unwrap_or_else(|| failure.to_string());
+            Ok((Outcome::Invalid(InvalidBatch::Row(text)), None))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn write(
+    batch: &CommitBatch<'_>,
+    before: Option<&KnownEpoch>,
+    epoch: &mut KnownEpoch,
+    levels: &[KeptLevel; 3],
+    memory: &mut Memory,
+    savepoint: &Savepoint<'_>,
+) -> rusqlite::Result<()> {
+    let node = write_flows(batch, levels, memory, savepoint)?;
+    write_gaps(batch, node, savepoint)?;
+    write_counters(batch, node, savepoint)?;
+    lists::write_epoch(savepoint, batch.id.epoch, before, epoch)?;
+    savepoint
+        .prepare_cached("INSERT INTO digest (epoch, sequence, digest) VALUES (?1, ?2, ?3)")?
+        .execute(params![epoch.id, stored(batch.id.sequence), batch.digest.0.to_be_bytes()])?;
+    savepoint
+        .prepare_cached("DELETE FROM digest WHERE epoch = ?1 AND sequence <= ?2")?
+        .execute([epoch.id, stored(epoch.newest().saturating_sub(DIGESTS))])?;
+    Ok(())
+}
+
+/// Writes the flows and totals of all levels; returns the node's id.
+fn write_flows(
+    batch: &CommitBatch<'_>,
+    levels: &[KeptLevel; 3],
+    memory: &mut Memory,
+    connection: &Connection,
+) -> rusqlite::Result<i64> {
+    let mut dictionary = Dictionary::new(memory, connection)?;
+    let node = dictionary.node(batch.node)?;
+    let flows = batch.flows.levels.iter().flatten();
+    let Some(last) = flows.map(|flow| hour(flow.key.window)).max() else { return Ok(node) };
+    let endpoints: Vec<(i64, u8)> = batch
+        .flows
+        .endpoints
+        .iter()
+        .map(|endpoint| Ok((dictionary.endpoint(endpoint, last)?, ip_version(endpoint))))
+        .collect::<rusqlite::Result<_>>()?;
+
+    let mut rows = Vec::new();
+    let mut totals = HashMap::new();
+    for (kept, flows) in levels.iter().zip(&batch.flows.levels) {
+        rows.clear();
+        totals.clear();
+        for flow in flows.iter().filter(|flow| kept.takes(flow.key.window)) {
+            let (edge, total) = keys(flow, node, &endpoints, last, &mut dictionary)?;
+            let window = window_number(kept.level, flow.key.window);
+            *totals.entry((window, total)).or_insert_with(Measures::default) += flow.measures;
+            rows.push((window, edge, flow));
+        }
+        // In the order of the table, so that its pages fill up one after the other.
+        rows.sort_unstable_by_key(|&(window, edge, _)| (window, edge));
+        let mut insert = connection.prepare_cached(&upsert(flow_table(kept.level), "edge"))?;
+        for (window, edge, flow) in &rows {
+            add(&mut insert, *window, *edge, &flow.measures)?;
+        }
+        let mut insert = connection.prepare_cached(&upsert(total_table(kept.level), "key"))?;
+        let mut totals: Vec<_> = totals.drain().collect();
+        totals.sort_unstable_by_key(|(key, _)| *key);
+        for ((window, key), measures) in &totals {
+            add(&mut insert, *window, key.0, measures)?;
+        }
+    }
+    Ok(node)
+}
+
+/// The edge and the total a flow belongs to.
+fn keys(
+    flow: &Flow,
+    node: i64,
+    endpoints: &[(i64, u8)],
+    last: i64,
+    dictionary: &mut Dictionary<'_>,
+) -> rusqlite::Result<(i64, TotalKey)> {
+    let key = &flow.key;
+    let (source, version) = endpoints[key.source as usize];
+    let (destination, _) = endpoints[key.destination as usize];
+    let edge = EdgeKey {
+        source,
+        destination,
+        service: dictionary.service(key.service, last)?,
+        node,
+        destination_port: key.destination_port,
+        protocol: key.protocol.0,
+        class: key.class.code(),
+    };
+    let edge = dictionary.edge(&edge, version, hour(key.window))?;
+    Ok((edge, TotalKey::new(node, key, version)))
+}
+
+fn hour(window: u64) -> i64 {
+    stored(window / 3_600)
+}
+
+/// Adds to a row, or makes it. An addition that leaves the range of integers is a real number in
+/// SQLite, and the lesser of the two is then the largest integer.
+fn upsert(table: &str, key: &str) -> String {
+    let names = SUMS.join(", ");
+    let sums: Vec<String> = SUMS
+        .iter()
+        .map(|sum| format!("{sum} = min({sum} + excluded.{sum}, {})", i64::MAX))
+        .collect();
+    format!(
+        "INSERT INTO {table} (window, {key}, {names}) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         ON CONFLICT DO UPDATE SET {}",
+        sums.join(", ")
+    )
+}
+
+fn add(
+    insert: &mut CachedStatement<'_>,
+    window: i64,
+    key: i64,
+    measures: &Measures,
+) -> rusqlite::Result<()> {
+    insert.raw_bind_parameter(1, window)?;
+    insert.raw_bind_parameter(2, key)?;
+    for (index, sum) in columns(measures).into_iter().enumerate() {
+        insert.raw_bind_parameter(index + 3, stored(sum))?;
+    }
+    insert.raw_execute()?;
+    Ok(())
+}
+
+fn write_gaps(batch: &CommitBatch<'_>, node: i64, connection: &Connection) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO gap (node, epoch, sequence, reason, from_seconds, to_seconds, connections, \
+         records, bytes, bytes_bound) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+    )?;
+    for gap in batch.gaps {
+        insert.execute(params![
+            node,
+            batch.id.epoch.0.to_be_bytes(),
+            stored(batch.id.sequence),
+            gap.reason.code(),
+            stored(gap.from_seconds),
+            stored(gap.to_seconds),
+            stored(gap.connections),
+            stored(gap.records),
+            stored(gap.bytes),
+            gap.bytes_bound.map(stored),
+        ])?;
+    }
+    Ok(())
+}
+
+fn write_counters(
+    batch: &CommitBatch<'_>,
+    node: i64,
+    connection: &Connection,
+) -> rusqlite::Result<()> {
+    // An interval that ends with the hour belongs to that hour.
+    let hour = hour(batch.end_seconds.saturating_sub(1).min(LAST_SECOND));
+    let mut insert = connection.prepare_cached(&format!(
+        "INSERT INTO counter (hour, node, name, value) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT DO UPDATE SET value = max(min(value + excluded.value, {}), {})",
+        i64::MAX,
+        // The literal of the least integer is a real number; the next one is not.
+        i64::MIN + 1,
+    ))?;
+    for (name, value) in batch.counters {
+        insert.execute(params![hour, node, name, (*value).max(i64::MIN + 1)])?;
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! The local directory, shared: one thread keeps it fresh, others ask it.
+
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use weir_agent::clock;
+use weir_agent::local::LocalDirectory;
+use weir_conntrack::sysctl;
+use weir_flow::attribution::Question;
+use weir_flow::connection::Listeners;
+use weir_flow::{Directory, Endpoint, Protocol};
+
+use super::REFRESH;
+
+/// This machine's endpoints, for every thread.
+#[derive(Clone)]
+pub(super) struct SharedDirectory {
+    local: Arc<Mutex<LocalDirectory>>,
+    kernel_is_liberal: bool,
+}
+
+impl SharedDirectory {
+    pub(super) fn new(host: &str) -> Self {
+        let kernel_is_liberal = sysctl::Settings::read().tcp_be_liberal == Some(true);
+        Self { local: Arc::new(Mutex::new(LocalDirectory::new(host))), kernel_is_liberal }
+    }
+
+    /// Looks at sockets again and again, so that short-lived ones are known when their flows
+    /// arrive. Never takes more than a hundredth of a core.
+    pub(super) fn keep_fresh(&self, stopping: &Arc<AtomicBool>) {
+        let (shared, stopping) = (self.clone(), Arc::clone(stopping));
+        thread::spawn(move || {
+            while !stopping.load(Ordering::Acquire) {
+                let begun = Instant::now();
+                shared.refresh();
+                let cost = begun.elapsed();
+                thread::sleep(REFRESH.max(cost * 100).min(Duration::from_secs(30)));
+            }
+        });
+    }
+
+    fn refresh(&self) {
+        if let Err(error) = self.lock().refresh(clock::wall()) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "this machine's sockets cannot be read; endpoints stay unnamed"
+            );
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, LocalDirectory> {
+        // A refresh that panicked leaves the last complete picture or an older one.
+        self.local.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Directory for SharedDirectory {
+    fn resolve(&self, question: &Question) -> Arc<Endpoint> {
+        self.lock().resolve(question)
+    }
+}
+
+impl Listeners for SharedDirectory {
+    fn listens(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
+        self.lock().listens(protocol, address, port)
+    }
+
+    fn kernel_is_liberal(&self) -> bool {
+        self.kernel_is_liberal
+    }
+}

@@ -1,0 +1,181 @@
+//! What surrounds the agent on this machine: tracking that must stay on, interfaces to compare
+//! with, the status to show.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use weir_agent::coverage::{Counted, Coverage, Facts, diagnose};
+use weir_agent::interfaces::{InterfaceCounters, Interfaces, Moved};
+use weir_agent::{AgentStatus, Environment, clock};
+use weir_conntrack::tracking::{Installed, Tracking};
+use weir_flow::WallTime;
+use weir_flow::batch::{Gap, GapReason};
+use weir_flow::connection::Listeners;
+
+use super::directory::SharedDirectory;
+use super::say;
+use super::screen::Screen;
+use super::status_file::StatusFile;
+
+/// A diagnosis reads the whole rule set: not more often than this.
+const DIAGNOSE_EVERY: Duration = Duration::from_secs(60);
+
+pub(super) struct Machine {
+    facts: SharedDirectory,
+    tracking: Tracking,
+    /// `Some` when weir itself keeps tracking on.
+    installed: Option<Installed>,
+    last_seen_tracking: WallTime,
+    interfaces: Interfaces,
+    last: Option<InterfaceCounters>,
+    /// The file that remembers `last` for the time weir does not run.
+    saved: PathBuf,
+    coverage: Coverage,
+    causes: Vec<(String, String)>,
+    diagnosed: Option<Instant>,
+    status: StatusFile,
+    screen: Screen,
+}
+
+impl Machine {
+    pub(super) fn new(
+        facts: SharedDirectory,
+        tracking: Tracking,
+        installed: Option<Installed>,
+        down_since: Option<WallTime>,
+        spool: &Path,
+        status: StatusFile,
+        screen: Screen,
+    ) -> anyhow::Result<Self> {
+        // A new table in an old spool: nothing was tracked since the last run.
+        let last_seen_tracking = match (installed, down_since) {
+            (Some(Installed::New), Some(since)) => since,
+            _ => WallTime(0),
+        };
+        Ok(Self {
+            facts,
+            tracking,
+            installed,
+            last_seen_tracking,
+            interfaces: Interfaces::open()?,
+            last: None,
+            saved: spool.join("interfaces"),
+            coverage: Coverage::default(),
+            causes: Vec::new(),
+            diagnosed: None,
+            status,
+            screen,
+        })
+    }
+
+    pub(super) fn status_file(&self) -> &StatusFile {
+        &self.status
+    }
+
+    /// Makes sure that tracking is still on, and declares the time it was not.
+    fn watch_tracking(&mut self) -> Option<Gap> {
+        self.installed?;
+        let now = clock::wall();
+        let absent_since = std::mem::replace(&mut self.last_seen_tracking, now);
+        let is_new = self.installed == Some(Installed::New) && self.last.is_none();
+        let stands = self.tracking.is_installed().unwrap_or(true);
+        if stands && !is_new {
+            return None;
+        }
+        if !stands {
+            say("the nftables table inet weir_tracking was removed by somebody: restoring it");
+            if let Err(error) = self.tracking.install() {
+                say(&format!("warning: it cannot be restored: {error}"));
+            }
+        }
+        (absent_since > WallTime(0)).then(|| Gap {
+            reason: GapReason::TrackingOff,
+            from_seconds: absent_since.seconds(),
+            to_seconds: now.seconds(),
+            ..Gap::default()
+        })
+    }
+
+    fn moved(&mut self) -> Option<Moved> {
+        let now = match self.interfaces.read() {
+            Ok(now) => now,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "interfaces cannot be read; coverage is unknown"
+                );
+                return None;
+            }
+        };
+        let moved = self.last.as_ref().map(|last| now.difference(last));
+        // Best effort: without it a later downtime has no bound, and says so.
+        if let Err(error) = fs::write(&self.saved, now.to_text()) {
+            tracing::debug!(%error, "interface counters not saved");
+        }
+        self.last = Some(now);
+        let moved = moved?;
+        if moved.is_none() {
+            self.coverage.skip();
+        }
+        moved
+    }
+
+    fn explain(&mut self, counted: Counted, moved: Moved) {
+        if !self.coverage.is_low() {
+            self.causes.clear();
+            return;
+        }
+        if self.diagnosed.is_some_and(|at| at.elapsed() < DIAGNOSE_EVERY) {
+            return;
+        }
+        self.diagnosed = Some(Instant::now());
+        match Facts::gather(counted, moved) {
+            Ok(facts) => {
+                let causes = diagnose(&facts).into_iter();
+                self.causes = causes
+                    .map(|cause| {
+                        let remedy = cause.remedy().map(|remedy| format!("; try: {remedy}"));
+                        (cause.name().to_owned(), format!("{cause}{}", remedy.unwrap_or_default()))
+                    })
+                    .collect();
+            }
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "coverage is low and the cause cannot be looked for"
+            ),
+        }
+    }
+}
+
+impl Environment for Machine {
+    fn listeners(&self) -> &dyn Listeners {
+        &self.facts
+    }
+
+    fn tick_begins(&mut self) -> Vec<Gap> {
+        self.watch_tracking().into_iter().collect()
+    }
+
+    fn tick_ends(&mut self, counted: Counted) -> Vec<(String, i64)> {
+        let Some(moved) = self.moved() else { return Vec::new() };
+        self.coverage.add(clock::now().now, counted, &moved);
+        let expected = i64::try_from(moved.expected_l3_bytes()).unwrap_or(i64::MAX);
+        self.explain(counted, moved);
+        vec![("interface_bytes".to_owned(), expected)]
+    }
+
+    fn downtime_bound(&mut self) -> Option<u64> {
+        let text = fs::read_to_string(&self.saved).ok()?;
+        let earlier = InterfaceCounters::from_text(&text).ok()?;
+        let now = self.interfaces.read().ok()?;
+        now.difference(&earlier)?.upper_bound_bytes()
+    }
+
+    fn show(&mut self, mut status: AgentStatus) {
+        status.coverage = self.coverage.ratio();
+        status.causes.clone_from(&self.causes);
+        self.status.write(&status);
+        self.screen.draw(&status);
+    }
+}

@@ -1,0 +1,104 @@
+//! `status.json` in the data directory: what `weir query status` reads.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+use weir_agent::AgentStatus;
+use weir_conntrack::sysctl::Settings;
+
+use crate::since;
+
+/// What weir is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Starting,
+    Reading,
+    Stopped,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Reading => "reading",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct StatusFile {
+    path: PathBuf,
+}
+
+impl StatusFile {
+    pub(super) fn new(data_dir: &Path) -> Self {
+        Self { path: data_dir.join("status.json") }
+    }
+
+    /// Writes a state alone; what else stood there stays if it can be read.
+    pub(super) fn write_state(&self, state: State) {
+        let said = fs::read_to_string(&self.path).ok();
+        let said = said.and_then(|text| serde_json::from_str(&text).ok());
+        let mut object = match (state, said) {
+            (State::Stopped, Some(Value::Object(object))) => object,
+            _ => serde_json::Map::new(),
+        };
+        object.insert("state".to_owned(), state.name().into());
+        object.insert("pid".to_owned(), std::process::id().into());
+        object.insert("updated".to_owned(), since::rfc3339(since::now_seconds()).into());
+        self.put(&Value::Object(object));
+    }
+
+    /// Writes all that is known after a tick.
+    pub(super) fn write(&self, status: &AgentStatus) {
+        let Settings { accounting, timestamps, events, max, count, .. } = Settings::read();
+        let causes: Vec<Value> = status
+            .causes
+            .iter()
+            .map(|(name, text)| json!({ "name": name, "text": text }))
+            .collect();
+        self.put(&json!({
+            "state": State::Reading.name(),
+            "pid": std::process::id(),
+            "updated": since::rfc3339(since::now_seconds()),
+            "source": status.source,
+            "accounting": accounting,
+            "timestamps": timestamps,
+            "events": events,
+            "table_max": max,
+            "table_count": count,
+            "coverage": status.coverage,
+            "causes": causes,
+            "interval_seconds": status.interval.as_secs_f64(),
+            "tick_cpu_seconds": status.tick_cpu.as_secs_f64(),
+            "ticks": status.ticks,
+            "connections": status.connections,
+            "records": status.records,
+            "billed_bytes": status.billed_bytes,
+            "destroy_events": status.events,
+            "lost_events": status.lost_events,
+            "malformed_messages": status.malformed,
+            "ended_unseen": status.ended_unseen,
+            "foreign_zeroings": status.ledger.foreign_zeroings,
+            "stale_entries": status.ledger.stale_entries,
+            "shadow_entries": status.ledger.shadow_entries,
+            "uncounted_entries": status.ledger.uncounted_entries,
+            "picked_up": status.ledger.picked_up,
+            "spool_bytes": status.spool_bytes,
+            "undelivered_batches": status.undelivered,
+            "delivery_waits": status.waiting_because,
+        }));
+    }
+
+    /// Whole or not at all; a disk that is full costs the status, not the flows.
+    fn put(&self, value: &Value) {
+        let temporary = self.path.with_extension("json.tmp");
+        let written = fs::write(&temporary, format!("{value:#}\n"))
+            .and_then(|()| fs::rename(&temporary, &self.path));
+        if let Err(error) = written {
+            tracing::warn!(%error, file = %self.path.display(), "status not written");
+        }
+    }
+}

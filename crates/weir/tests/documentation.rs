@@ -1,0 +1,150 @@
+//! The documentation names only what exists: files, headings, commands and their flags.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+#[test]
+fn links_lead_somewhere() {
+    let mut wrong = Vec::new();
+    for page in pages() {
+        let text = read(&page);
+        for target in link_targets(&text) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = match file {
+                "" => page.clone(),
+                _ => page.parent().expect("a page is in a directory").join(file),
+            };
+            if !path.exists() {
+                wrong.push(format!("{}: {target}: no such file", page.display()));
+            } else if !anchor.is_empty() && !anchors(&read(&path)).contains(anchor) {
+                wrong.push(format!("{}: {target}: no such heading", page.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn commands_and_flags_exist() {
+    let mut wrong = Vec::new();
+    let mut checked = 0;
+    for page in pages() {
+        let text = read(&page);
+        for command in commands(&text) {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let named = words.iter().take_while(|word| is_name(word)).count();
+            let help = help(&words[..named]);
+            for flag in words.iter().filter(|word| word.starts_with("--")) {
+                let flag = flag.split('=').next().expect("split yields at least one part");
+                let flag = flag.trim_end_matches(|c: char| !c.is_ascii_alphanumeric());
+                checked += 1;
+                if !flag.is_empty() && !help.contains(flag) {
+                    wrong.push(format!("{}: `weir {command}`: no {flag}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(checked >= 10, "only {checked} flags were found; does this test still find any?");
+}
+
+/// The table of settings is complete and has the right defaults and variables.
+#[test]
+fn every_setting_is_documented() {
+    let page = read(&root().join("docs/configure.md"));
+    let help = help(&["up"]);
+    let flags = help.split_whitespace().filter(|word| word.starts_with("--"));
+    for flag in flags.filter(|flag| *flag != "--help") {
+        let flag = flag.trim_end_matches([',', ';']);
+        let variable = format!("WEIR_{}", flag[2..].replace('-', "_").to_uppercase());
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{flag}")));
+        let row = row.unwrap_or_else(|| panic!("docs/configure.md has no row for {flag}"));
+        assert!(row.contains(&variable), "{flag}: no {variable}");
+        assert!(help.contains(&variable), "{flag}: {variable} is not its variable");
+    }
+    for default in ["5s", "1%", "10s=1d,1m=14d,1h=400d"] {
+        assert!(help.contains(&format!("[default: {default}]")), "{default} is not a default");
+        assert!(page.contains(&format!("{default}` |")), "{default} is not documented");
+    }
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn pages() -> Vec<PathBuf> {
+    let markdown = |directory: PathBuf| {
+        let entries = fs::read_dir(directory).expect("the directory is there");
+        entries
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    };
+    let mut pages: Vec<_> = markdown(root()).chain(markdown(root().join("docs"))).collect();
+    pages.sort();
+    assert!(pages.len() >= 7, "only {pages:?}");
+    pages
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).expect("a page that was found can be read")
+}
+
+/// Targets of `[text](target)` that are not on the web.
+fn link_targets(text: &str) -> impl Iterator<Item = &str> {
+    text.split("](")
+        .skip(1)
+        .filter_map(|rest| rest.split(')').next())
+        .filter(|target| !target.contains("://"))
+}
+
+/// Headings as anchors: lower case, spaces as hyphens, punctuation gone.
+fn anchors(text: &str) -> BTreeSet<String> {
+    text.lines()
+        .filter(|line| line.starts_with('#'))
+        .map(|line| {
+            let heading = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = heading.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        })
+        .collect()
+}
+
+/// What follows `weir` in code spans and code blocks, up to the end of the command.
+fn commands(text: &str) -> Vec<&str> {
+    let mut commands = Vec::new();
+    let mut in_block = false;
+    for line in text.lines() {
+        if line.starts_with("```") {
+            in_block = !in_block;
+        } else if in_block {
+            commands.extend(line.split("weir ").nth(1).filter(|_| line.contains("weir ")));
+        } else {
+            let spans = line.split('`').skip(1).step_by(2);
+            commands.extend(spans.filter_map(|span| span.strip_prefix("weir ")));
+        }
+    }
+    commands
+        .into_iter()
+        .map(|command| command.split(['#', '|', ';']).next().unwrap_or(command).trim())
+        // Prose and configuration mention weir, too; commands begin with a subcommand.
+        .filter(|command| ["up", "top", "query"].iter().any(|name| command.starts_with(name)))
+        .collect()
+}
+
+fn is_name(word: &str) -> bool {
+    ["up", "top", "query", "flows", "series", "values", "status"].contains(&word)
+}
+
+fn help(words: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_weir"))
+        .args(words)
+        .arg("--help")
+        .env_clear()
+        .output()
+        .expect("weir was built with this test");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "weir {}: {said}", words.join(" "));
+    String::from_utf8(output.stdout).expect("weir prints UTF-8")
+}
