@@ -44,7 +44,9 @@ fn frame(bytes: &[u8]) {
         assert_eq!(record.to.since(record.from), Some(record.delta()));
         builder.record(record);
     }
-    notes.iter().for_each(|note| builder.note(note));
+    for note in &notes {
+        builder.note(note);
+    }
     let (header, again) = builder.finish(batch.header);
     let batch_again = Batch::decode(again).expect("what was sealed can be read");
     assert_eq!(batch_again.header, header);

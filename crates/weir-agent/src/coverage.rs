@@ -251,7 +251,7 @@ impl fmt::Display for Cause {
             Self::Bypassed { interfaces, bytes } => write!(
                 f,
                 "{bytes} bytes were received that the kernel's IP stack never saw, as with an eBPF \
-                 datapath, Open vSwitch or macvlan; busiest: {}",
+                 datapath, packets dropped by XDP, Open vSwitch or macvlan; busiest: {}",
                 list(interfaces)
             ),
         }

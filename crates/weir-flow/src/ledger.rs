@@ -123,8 +123,8 @@ pub struct Ledger {
     passed: Slots,
     spare: Spare,
     live: usize,
-    /// Entries that did not line up.
-    pending: Vec<Sample>,
+    /// Entries that did not line up, and the places kept for them in `new`.
+    pending: Vec<(Sample, usize)>,
     deferred: Vec<Newcomer>,
     finals: HashMap<u64, Final, KeyHash>,
     tombstones: Tombstones,
@@ -355,7 +355,9 @@ impl Ledger {
         if self.pending.len() >= PENDING_LIMIT {
             self.resolve(out);
         }
-        self.pending.push(*sample);
+        // The table keeps the dump's order, or this entry would be a miss in every dump to come.
+        let place = self.new.reserve(&mut self.spare);
+        self.pending.push((*sample, place));
     }
 
     /// Finds the pending entries anywhere in the table; what is nowhere is new.
@@ -365,35 +367,39 @@ impl Ledger {
         }
         let mut pending = std::mem::take(&mut self.pending);
         let mut wanted: Index<usize> = Index::with_capacity(pending.len());
-        for (place, sample) in pending.iter().enumerate() {
+        for (index, (sample, _)) in pending.iter().enumerate() {
             // The kernel may show one entry twice in a dump; the later word stands.
-            wanted.insert(self.keys.connection(sample), place);
+            wanted.insert(self.keys.connection(sample), index);
         }
         let mut found = Vec::new();
         for slot in self.old.occupied_mut().chain(self.passed.occupied_mut()) {
-            if let Some(place) = wanted.remove(slot.key) {
-                found.push((*slot, self.last_dump, place));
+            if let Some(index) = wanted.remove(slot.key) {
+                found.push((*slot, self.last_dump, index));
                 slot.set(SlotFlags::VACANT);
             }
         }
         for slot in self.new.occupied_mut() {
-            if let Some(place) = wanted.remove(slot.key) {
+            if let Some(index) = wanted.remove(slot.key) {
                 // Shown twice in this dump, and held back meanwhile: less is older, not zeroed.
-                let newer = pending[place].totals.and_then(|totals| totals.since(slot.totals));
+                let newer = pending[index].0.totals.and_then(|totals| totals.since(slot.totals));
                 if newer.is_none() {
                     continue;
                 }
-                found.push((*slot, self.clock.now, place));
+                found.push((*slot, self.clock.now, index));
                 slot.set(SlotFlags::VACANT);
             }
         }
-        for (slot, billed_at, place) in found {
-            let slot = self.advance(slot, billed_at, &pending[place], out);
-            self.new.push(slot, &mut self.spare);
+        for (slot, billed_at, index) in found {
+            let (sample, place) = &pending[index];
+            let slot = self.advance(slot, billed_at, sample, out);
+            self.new.put(*place, slot);
         }
         let newcomers: Vec<Newcomer> = wanted
             .into_iter()
-            .map(|(key, place)| Newcomer { key, sample: pending[place], last: None })
+            .map(|(key, index)| {
+                let (sample, place) = pending[index];
+                Newcomer { key, sample, standing: Standing::Alive { place } }
+            })
             .collect();
         if self.zones_in_use {
             self.deferred.extend(newcomers);
@@ -439,7 +445,11 @@ impl Ledger {
         }
         let newcomers: Vec<Newcomer> = wanted
             .into_iter()
-            .map(|(key, last)| Newcomer { key, sample: last.sample, last: Some(last) })
+            .map(|(key, last)| Newcomer {
+                key,
+                sample: last.sample,
+                standing: Standing::Ended { read_at: last.read_at },
+            })
             .collect();
         self.admit(newcomers, out);
     }
@@ -497,8 +507,11 @@ impl Ledger {
     }
 
     fn admit_one(&mut self, new: &Newcomer, shadow: bool, out: &mut dyn Surroundings) {
-        let Newcomer { key, sample, last } = new;
-        let clock = last.as_ref().map_or(self.clock, |last| last.read_at);
+        let Newcomer { key, sample, standing } = new;
+        let (clock, ended) = match standing {
+            Standing::Alive { .. } => (self.clock, false),
+            Standing::Ended { read_at } => (*read_at, true),
+        };
         let uncounted = sample.totals.is_none();
         let Orientation { picked_up, turned } = Orientation::of(sample, out.listeners());
         let flags = SlotFlags::default()
@@ -515,24 +528,23 @@ impl Ledger {
         let noted = begun.is_some_and(|begun| sample.start.is_none_or(|start| start < begun));
         if !shadow && !noted {
             let from = sample.start.map_or_else(|| self.unseen_since(), |start| clock.boot(start));
-            let end = match (last, sample.stop) {
-                (Some(_), Some(stop)) => clock.boot(stop),
-                _ => clock.now,
-            };
+            let stop = sample.stop.filter(|_| ended);
+            let end = stop.map_or(clock.now, |stop| clock.boot(stop));
             let interval = (from.min(end), end);
             let record = self.record(*key, sample, flags, (Totals::default(), to), interval);
             let mut events = record.flags.with(RecordFlags::OPENED);
-            if last.is_some() {
+            if ended {
                 events = events.with(ending(sample));
             }
             out.record(&FlowRecord { flags: events, ..record });
         }
-        if last.is_some() {
-            self.bury(*key, sample, flags);
-        } else {
-            let group = Group { hash: self.keys.group(&sample.reply), zone: sample.zone };
-            self.new.push(Slot::new(*key, to, group, flags), &mut self.spare);
-            self.live += 1;
+        match standing {
+            Standing::Ended { .. } => self.bury(*key, sample, flags),
+            Standing::Alive { place } => {
+                let group = Group { hash: self.keys.group(&sample.reply), zone: sample.zone };
+                self.new.put(*place, Slot::new(*key, to, group, flags));
+                self.live += 1;
+            }
         }
     }
 
@@ -562,7 +574,7 @@ impl Ledger {
         };
         // On the living, only what this dump confirmed can cast a shadow: the rest may be long
         // dead. The dead may well be another view of a connection whose own end went unseen.
-        let dead = newcomers.iter().all(|new| new.last.is_some());
+        let dead = newcomers.iter().all(|new| matches!(new.standing, Standing::Ended { .. }));
         let unconfirmed = dead || self.phase == Phase::Dumping;
         let others = [&self.old, &self.passed].into_iter().filter(|_| unconfirmed);
         let missed = SlotFlags::MISSED.when(!unconfirmed);
@@ -658,12 +670,21 @@ impl Ledger {
     }
 }
 
-/// A connection nobody knew; `last` when its own DESTROY event brought the first news of it.
+/// A connection nobody knew.
 #[derive(Debug)]
 struct Newcomer {
     key: u64,
     sample: Sample,
-    last: Option<Final>,
+    standing: Standing,
+}
+
+/// What brought the first news of a connection.
+#[derive(Clone, Copy, Debug)]
+enum Standing {
+    /// A dump, which kept this place in the table for it.
+    Alive { place: usize },
+    /// Its own DESTROY event.
+    Ended { read_at: Clock },
 }
 
 /// True when two entries can have been made by one packet: every zone it crosses makes its own,

@@ -1,7 +1,5 @@
 //! The bytes of batches and last words: what is written is read back, what is damaged is refused.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use proptest::prelude::*;
@@ -155,8 +153,12 @@ fn sample() -> impl Strategy<Value = Sample> {
 
 fn sealed(header: Header, records: &[FlowRecord], notes: &[Note]) -> (Header, Vec<u8>) {
     let mut builder = FrameBuilder::default();
-    records.iter().for_each(|record| builder.record(record));
-    notes.iter().for_each(|note| builder.note(note));
+    for record in records {
+        builder.record(record);
+    }
+    for note in notes {
+        builder.note(note);
+    }
     let (header, frame) = builder.finish(header);
     (header, frame.to_vec())
 }
@@ -203,12 +205,16 @@ proptest! {
         note in note(),
     ) {
         let mut builder = FrameBuilder::default();
-        first.iter().for_each(|record| builder.record(record));
+        for record in &first {
+            builder.record(record);
+        }
         builder.note(&note);
         builder.finish(header);
         builder.clear();
         prop_assert!(builder.is_empty());
-        second.iter().for_each(|record| builder.record(record));
+        for record in &second {
+            builder.record(record);
+        }
         let (sealed_header, frame) = builder.finish(header);
         let alone = sealed(header, &second, &[]);
         prop_assert_eq!((sealed_header, frame), (alone.0, &alone.1[..]));

@@ -29,8 +29,8 @@ pub struct Absence {
     /// Connections that were gone when the agent came back, with all they ever counted: what is
     /// missing of a group can be no more.
     pub vanished: BTreeMap<Group, Totals>,
-    /// The bytes of those that began so late that the agent never saw them; it can declare that
-    /// such connections may have been, but neither their number nor a bound.
+    /// The bytes of those that began so late that the agent may never have seen them; it can declare
+    /// that such connections may have been, but neither their number nor a bound.
     pub unseen_bytes: u64,
 }
 
@@ -281,8 +281,8 @@ fn judge_declarations(
     let unseen = absence.filter(|_| away).map_or(0, |absence| i128::from(absence.unseen_bytes));
     if missing <= bounded + unseen {
         notes.push(format!(
-            "{missing} bytes are missing; weir declares at most {bounded}, and {unseen} belong to \
-             connections that began and ended while it was away"
+            "{missing} bytes are missing; weir declares at most {bounded}, and at most {unseen} belong \
+             to connections that were gone before it can have known them"
         ));
         return;
     }

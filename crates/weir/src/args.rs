@@ -85,8 +85,8 @@ Examples:
   weir query status
   weir query status -o json | jq .gaps
 
-States: `reading`, `stopped` (also when the process is gone without a word) and `stalled` (it is
-there but has not spoken for a while); others come from weir itself, with their reason.";
+States: `reading`; `starting`; `stopped`, also when the process is gone without a word; `stalled`
+when it is there but has not spoken for a while.";
 
 /// See, meter and explain every byte that crosses this machine's connections.
 #[derive(Debug, Parser)]
@@ -133,7 +133,7 @@ pub(crate) struct UpArgs {
     /// Leave the kernel's conntrack settings as they are.
     #[arg(long, env = "WEIR_NO_SET_SYSCTLS", hide_env_values = true)]
     pub(crate) no_set_sysctls: bool,
-    /// Plain lines instead of a screen that redraws itself.
+    /// Print the live table again each time instead of redrawing it in place.
     #[arg(long, env = "WEIR_PLAIN", hide_env_values = true)]
     pub(crate) plain: bool,
 }

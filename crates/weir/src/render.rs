@@ -11,6 +11,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use crate::args::Format;
 
+pub(crate) use json::{Row, write_value};
 pub(crate) use number::bytes;
 pub(crate) use shown::Shown;
 pub(crate) use style::Style;
@@ -87,6 +88,25 @@ pub(crate) fn write_table(report: &Report, style: Style, out: &mut dyn Write) ->
     table::write(report, style, out)
 }
 
+/// Writes headings and rows for people, without a word on what they cover.
+pub(crate) fn write_rows(
+    columns: &[Column],
+    rows: &[Vec<Cell>],
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    table::write_rows(columns, rows, style, out)
+}
+
+/// Writes a line of names, then the rows, as CSV.
+pub(crate) fn write_csv(
+    columns: &[Column],
+    rows: &[Vec<Cell>],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    csv::write_rows(columns, rows, out)
+}
+
 /// Prints a list of values on stdout, a line each, or as a JSON array.
 pub(crate) fn print_values(name: &str, values: &[String], format: Format) -> io::Result<()> {
     to_stdout(|out, _| match format {
@@ -110,7 +130,10 @@ pub(crate) fn print_object(
     })
 }
 
-fn to_stdout(write: impl FnOnce(&mut dyn Write, Style) -> io::Result<()>) -> io::Result<()> {
+/// Prints what `write` writes on stdout, coloured where somebody sees it.
+pub(crate) fn to_stdout(
+    write: impl FnOnce(&mut dyn Write, Style) -> io::Result<()>,
+) -> io::Result<()> {
     let stdout = io::stdout();
     let style = Style::choose(stdout.is_terminal(), std::env::var_os("NO_COLOR").as_deref());
     let mut out = BufWriter::new(stdout.lock());

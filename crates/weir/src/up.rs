@@ -60,7 +60,9 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
         source.receive_buffer_bytes() / 1024
     ));
     if source.receive_buffer_bytes() < Events::RECEIVE_BUFFER_BYTES {
-        say("the kernel granted a smaller event buffer than asked for: bursts may be lost (counted)");
+        say(
+            "the kernel granted a smaller event buffer than asked for: bursts may be lost (counted)",
+        );
     }
     let boot = clock::boot_id()?;
     let spool_directory = directory.join("spool");

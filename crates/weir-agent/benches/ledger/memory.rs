@@ -29,7 +29,7 @@ pub(crate) fn measure(entries: u32) -> Result<()> {
         // A process started here is in the filled namespace, too.
         let output = Command::new(std::env::current_exe()?)
             .args([CHILD, &percent.to_string()])
-            .output()
+            .stderr(std::process::Stdio::inherit()).output()
             .context("cannot start the process to be measured")?;
         let told = String::from_utf8_lossy(&output.stdout);
         let numbers: Vec<u64> =
@@ -87,6 +87,7 @@ impl Environment for Scales<'_> {
         self.connections = status.connections;
         let resident = kilobytes("VmRSS:").expect("the kernel tells of this process");
         self.resident = self.resident.max(resident);
+        eprintln!("tick {} held {} KiB rss {resident} anon {} file {}", status.ticks, crate::allocator::held()/1024, kilobytes("RssAnon:").unwrap(), kilobytes("RssFile:").unwrap());
         if status.ticks >= TICKS {
             self.stopping.store(true, Ordering::Release);
         }

@@ -8,8 +8,10 @@ use std::fs;
 use weir_conntrack::netlink::{Attribute, Request, Socket, attributes};
 use weir_conntrack::{Error, Malformed};
 
-const GET_RULE: u16 = 10 << 8 | 7;
-const GET_FLOWTABLE: u16 = 10 << 8 | 23;
+/// `NFNL_SUBSYS_NFTABLES`, the upper half of a message's type.
+const NFTABLES: u16 = 10 << 8;
+const GET_RULE: u16 = NFTABLES + 7;
+const GET_FLOWTABLE: u16 = NFTABLES + 23;
 /// `struct nfgenmsg` of every family.
 const ANY_FAMILY: [u8; 4] = [0; 4];
 const HEADER: usize = 4;

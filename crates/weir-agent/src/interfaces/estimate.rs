@@ -25,7 +25,7 @@ pub struct Moved {
     /// Of these: from port to port of a bridge, never seen by the IP stack.
     pub bridged: u64,
     /// Of these: neither the IP stack nor a bridge saw them. An eBPF datapath, Open vSwitch, or a
-    /// macvlan that belongs to a container took them from the interface.
+    /// macvlan that belongs to a container took them from the interface; or XDP dropped them.
     pub bypassed: u64,
     /// The interfaces without a bridge's ports that received most, at most 8, the largest first.
     pub interfaces: Vec<(String, u64)>,

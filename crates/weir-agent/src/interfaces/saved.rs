@@ -1,5 +1,7 @@
 //! Counters as text, kept beside the spool so that the time in which weir did not run has a bound.
 
+use std::fmt::Write as _;
+
 use super::links::{Link, LinkCounters};
 use super::stack::Stack;
 use super::{InterfaceCounters, MAX_INTERFACES};
@@ -34,11 +36,13 @@ impl InterfaceCounters {
             let (index, hardware, master) = (link.index, link.hardware, link.master.unwrap_or(0));
             // No kind has a space; a name may not either (`dev_valid_name`), but it comes last.
             let kind = if link.kind.is_empty() { "-" } else { &link.kind };
-            text += &format!(
+            writeln!(
+                text,
                 "{index} {hardware} {master} {received_packets} {sent_packets} {received_bytes} \
-                 {sent_bytes} {kind} {}\n",
+                 {sent_bytes} {kind} {}",
                 link.name
-            );
+            )
+            .expect("a String takes everything");
         }
         text
     }

@@ -18,7 +18,9 @@ pub(super) struct Stack {
     pub(super) delivered_packets: u64,
     pub(super) forwarded_packets: u64,
     /// True where the kernel counts a forwarded packet's octets twice in `sent_octets`, as it did
-    /// before Linux 6.7. Told by the column `OutTransmits`, which came right after.
+    /// before Linux 6.7. Told by the column `OutTransmits`, which came right after. On an older
+    /// kernel that has the correction all the same, a machine that both forwards and speaks itself
+    /// gets too low a guess; what conntrack counted as sent from here corrects it.
     pub(super) forwarded_twice: bool,
 }
 

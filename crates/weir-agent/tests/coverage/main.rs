@@ -2,6 +2,7 @@
 //! root.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::print_stdout, reason = "the ratios seen are worth reading when a test fails")]
 
 mod space;
 
@@ -47,7 +48,7 @@ fn transfer(from: &Space, to: &Space, address: &str) {
     settle();
 }
 
-/// The last acknowledgements run after close() returns.
+/// The last acknowledgements run after `close` returns.
 fn settle() {
     thread::sleep(Duration::from_millis(100));
 }
@@ -241,7 +242,7 @@ fn a_bridge_that_is_not_tracked_is_named_and_its_remedy_helps() {
         return;
     }
     if sysctl::Settings::read().bridged_ipv4.is_none() {
-        println!("SKIPPED: this kernel has no br_netfilter");
+        space::say("SKIPPED: this kernel has no br_netfilter");
         return;
     }
     run("ip link add cni0 type bridge mcast_snooping 0");

@@ -192,6 +192,21 @@ impl Slots {
         }
     }
 
+    /// Keeps a place at the end, vacant until it is [`put`](Self::put). Only where nothing was
+    /// popped.
+    pub(super) fn reserve(&mut self, spare: &mut Spare) -> usize {
+        debug_assert_eq!(self.front, 0, "places are counted from the front");
+        self.push(Slot::new(0, Totals::default(), Group::default(), SlotFlags::VACANT), spare);
+        let last = self.chunks.back().map_or(0, Vec::len) - 1;
+        (self.chunks.len() - 1) * CHUNK + last
+    }
+
+    /// Fills a reserved place.
+    pub(super) fn put(&mut self, place: usize, slot: Slot) {
+        debug_assert!(self.peek(place).is_some_and(Slot::is_vacant), "a place is filled once");
+        self.chunks[place / CHUNK][place % CHUNK] = slot;
+    }
+
     /// The slot `ahead` places behind the front.
     #[inline]
     pub(super) fn peek(&self, ahead: usize) -> Option<&Slot> {

@@ -135,7 +135,8 @@ fn for_people(status: &Map<String, Value>, style: Style, out: &mut dyn Write) ->
         }
     }
     for (name, value) in status {
-        if !FIRST.contains(&name.as_str()) && !SECTIONS.contains(&name.as_str()) {
+        let has_place = FIRST.contains(&name.as_str()) || SECTIONS.contains(&name.as_str());
+        if !has_place && !value.is_null() {
             entry(name, value, style, out)?;
         }
     }
@@ -151,7 +152,7 @@ fn for_people(status: &Map<String, Value>, style: Style, out: &mut dyn Write) ->
 fn entry(name: &str, value: &Value, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let label = Shown(&name.replace('_', " ")).to_string();
     if name == "state" && value != "reading" {
-        return writeln!(out, "{label:<18} {}", style.warning(text(value)));
+        return writeln!(out, "{label:<20} {}", style.warning(text(value)));
     }
     match value {
         Value::Object(inner) => {
@@ -166,7 +167,7 @@ fn entry(name: &str, value: &Value, style: Style, out: &mut dyn Write) -> io::Re
             writeln!(out, "{}", style.bold(label))?;
             items.iter().try_for_each(|item| writeln!(out, "  {}", text(item)))
         }
-        _ => writeln!(out, "{label:<18} {}", text(value)),
+        _ => writeln!(out, "{label:<20} {}", text(value)),
     }
 }
 

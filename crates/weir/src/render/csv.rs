@@ -4,13 +4,22 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
-use super::{Cell, Report, Shown};
+use super::{Cell, Column, Report, Shown};
 use crate::since;
 
-/// Writes a line of names, then the rows.
+/// Writes a report's rows.
 pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    line(out, report.columns.iter().map(|column| cell(&column.name)))?;
-    report.rows.iter().try_for_each(|row| line(out, row.iter().map(text)))
+    write_rows(&report.columns, &report.rows, out)
+}
+
+/// Writes a line of names, then the rows.
+pub(super) fn write_rows(
+    columns: &[Column],
+    rows: &[Vec<Cell>],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    line(out, columns.iter().map(|column| cell(&column.name)))?;
+    rows.iter().try_for_each(|row| line(out, row.iter().map(text)))
 }
 
 /// Writes one column.

@@ -14,7 +14,7 @@ pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
 }
 
 /// Writes anything as indented JSON and ends the line.
-pub(super) fn write_value(
+pub(crate) fn write_value(
     value: &(impl Serialize + ?Sized),
     out: &mut dyn Write,
 ) -> io::Result<()> {
@@ -39,9 +39,9 @@ impl Serialize for Report {
 }
 
 /// A row as an object, its columns in their order.
-struct Row<'a> {
-    columns: &'a [Column],
-    cells: &'a [Cell],
+pub(crate) struct Row<'a> {
+    pub(crate) columns: &'a [Column],
+    pub(crate) cells: &'a [Cell],
 }
 
 impl Serialize for Row<'_> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::{Cell, Report, Shown, Style, Unit, bytes};
+use super::{Cell, Column, Report, Shown, Style, Unit, bytes};
 use crate::since;
 
 /// Text longer than this is cut; JSON and CSV have it whole.
@@ -11,20 +11,24 @@ const WIDEST: usize = 48;
 /// Writes headings, rows, and a line that says what they cover.
 pub(super) fn write(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
     if !report.rows.is_empty() {
-        write_rows(report, style, out)?;
+        write_rows(&report.columns, &report.rows, style, out)?;
     }
     writeln!(out, "{}", style.dim(caption(report)))
 }
 
-fn write_rows(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let shown: Vec<(usize, &str, Unit)> = report
-        .columns
+/// Writes headings and rows.
+pub(super) fn write_rows(
+    columns: &[Column],
+    rows: &[Vec<Cell>],
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let shown: Vec<(usize, &str, Unit)> = columns
         .iter()
         .enumerate()
         .filter_map(|(index, column)| Some((index, column.heading.as_deref()?, column.unit)))
         .collect();
-    let texts: Vec<Vec<String>> = report
-        .rows
+    let texts: Vec<Vec<String>> = rows
         .iter()
         .map(|row| shown.iter().map(|(index, _, unit)| text(&row[*index], *unit)).collect())
         .collect();

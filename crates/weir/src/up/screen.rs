@@ -106,7 +106,9 @@ impl Screen {
             limit: Some(ROWS),
         };
         match self.store.query(&query) {
-            Ok(table) => render::write_table(&report::from_table(&table, &|_| true), self.style, out),
+            Ok(table) => {
+                render::write_table(&report::from_table(&table, &|_| true), self.style, out)
+            }
             Err(error) => writeln!(out, "{}", self.style.warning(error)),
         }
     }
