@@ -30,7 +30,7 @@ const GATHER: Duration = Duration::from_millis(5);
 /// Batches between the reader and the disk.
 const QUEUE: usize = 4;
 /// Time between checkpoints.
-const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+const CHECKPOINT_EVERY: Duration = Duration::from_mins(5);
 /// Last words heard since the last tick that bring the next one forward.
 const WORDS_MAX: u64 = 1_000_000;
 
@@ -342,7 +342,7 @@ impl<S: FlowSource> Agent<S> {
         let tick = self.books.take_tick();
         let counted = Counted {
             bytes: tick.bytes,
-            from_here: None,
+            from_here: tick.from_here,
             entries_without_counters: self.books.counts().uncounted_entries,
             offloaded_entries: tick.offloaded,
         };

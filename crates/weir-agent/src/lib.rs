@@ -11,6 +11,7 @@ mod error;
 pub mod interfaces;
 pub mod local;
 pub mod pace;
+pub mod pages;
 pub mod ship;
 pub mod source;
 pub mod spool;

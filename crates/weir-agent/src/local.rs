@@ -190,6 +190,11 @@ impl LocalDirectory {
         self.addresses.is_own(address) && self.memory.listener(protocol, (address, port)).is_some()
     }
 
+    /// The addresses of this machine itself as of the last refresh, loopback networks aside.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.own()
+    }
+
     /// Lists the connected TCP sockets with what they carried, named as of the last refresh.
     /// Sockets whose kernel does not count bytes are left out.
     pub fn tcp_sockets(&mut self) -> Result<Vec<SocketUse>, Error> {

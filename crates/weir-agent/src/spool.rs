@@ -278,9 +278,7 @@ fn lock(directory: &Path) -> Result<File, AgentError> {
         .map_err(AgentError::spool("open", &path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(fs::TryLockError::WouldBlock) => {
-            Err(AgentError::Locked { path: directory.to_owned() })
-        }
+        Err(fs::TryLockError::WouldBlock) => Err(AgentError::Locked { path: directory.to_owned() }),
         Err(fs::TryLockError::Error(source)) => {
             Err(AgentError::Spool { operation: "lock", path, source })
         }
@@ -320,7 +318,7 @@ fn write_durably(path: &Path, bytes: &[u8]) -> Result<(), AgentError> {
     });
     written.map_err(AgentError::spool("write", &temporary))?;
     fs::rename(&temporary, path).map_err(AgentError::spool("write", path))?;
-    sync_directory(path.parent().unwrap_or(Path::new(".")))
+    sync_directory(path.parent().unwrap_or_else(|| Path::new(".")))
 }
 
 fn sync_directory(path: &Path) -> Result<(), AgentError> {

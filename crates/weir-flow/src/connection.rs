@@ -53,8 +53,11 @@ impl KeyMaker {
         let opener = record.translated_source.unwrap_or((record.source, record.source_port));
         let backend = (record.destination, record.destination_port);
         let icmp = record.protocol.is_icmp();
-        let (from, to) =
-            if record.flags.has(RecordFlags::TURNED) { (opener, backend) } else { (backend, opener) };
+        let (from, to) = if record.flags.has(RecordFlags::TURNED) {
+            (opener, backend)
+        } else {
+            (backend, opener)
+        };
         self.group(&Tuple {
             protocol: record.protocol,
             source: from.0,
@@ -105,6 +108,11 @@ fn halves(address: IpAddr) -> (u64, u64) {
 pub trait Listeners {
     /// True when something is known to listen at this address and port.
     fn listens(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool;
+
+    /// True when the address is this machine's own; `None` where nobody knows.
+    fn is_own(&self, _: IpAddr) -> Option<bool> {
+        None
+    }
 
     /// `nf_conntrack_tcp_be_liberal`: when on, mid-stream entries cannot be told from others.
     fn kernel_is_liberal(&self) -> bool {

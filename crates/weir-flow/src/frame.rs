@@ -185,12 +185,8 @@ pub struct FrameBuilder {
 
 impl Default for FrameBuilder {
     fn default() -> Self {
-        let mut builder = Self {
-            frame: Vec::new(),
-            notes: Vec::new(),
-            context: Context::default(),
-            records: 0,
-        };
+        let mut builder =
+            Self { frame: Vec::new(), notes: Vec::new(), context: Context::default(), records: 0 };
         builder.clear();
         builder
     }
@@ -321,10 +317,7 @@ fn encode_record(writer: &mut Writer<'_>, context: &mut Context, record: &FlowRe
     }
 }
 
-fn decode_record(
-    reader: &mut Reader<'_>,
-    context: &mut Context,
-) -> Result<FlowRecord, FrameError> {
+fn decode_record(reader: &mut Reader<'_>, context: &mut Context) -> Result<FlowRecord, FrameError> {
     let shape = reader.u8()?;
     let has = |bit: u8| shape & bit != 0;
     let flags = RecordFlags(narrow(reader.varint()?, "flags")?);
@@ -374,9 +367,8 @@ fn decode_record(
 }
 
 fn totals(reader: &mut Reader<'_>) -> Result<Totals, FrameError> {
-    let mut counters = || {
-        Ok::<_, FrameError>(Counters { packets: reader.varint()?, bytes: reader.varint()? })
-    };
+    let mut counters =
+        || Ok::<_, FrameError>(Counters { packets: reader.varint()?, bytes: reader.varint()? });
     Ok(Totals { sent: counters()?, received: counters()? })
 }
 
@@ -387,7 +379,10 @@ fn sum(from: Totals, delta: Totals) -> Option<Totals> {
             bytes: a.bytes.checked_add(b.bytes)?,
         })
     };
-    Some(Totals { sent: add(from.sent, delta.sent)?, received: add(from.received, delta.received)? })
+    Some(Totals {
+        sent: add(from.sent, delta.sent)?,
+        received: add(from.received, delta.received)?,
+    })
 }
 
 fn encode_note(writer: &mut Writer<'_>, note: &Note) {
@@ -397,7 +392,9 @@ fn encode_note(writer: &mut Writer<'_>, note: &Note) {
             writer.u8(gap.reason.code());
             let numbers =
                 [gap.from_seconds, gap.to_seconds, gap.connections, gap.records, gap.bytes];
-            numbers.into_iter().for_each(|number| writer.varint(number));
+            for number in numbers {
+                writer.varint(number);
+            }
             // 0 means "no bound", so a bound is stored one higher.
             writer.varint(gap.bytes_bound.map_or(0, |bound| bound.saturating_add(1)));
         }

@@ -1,53 +1,12 @@
 //! The ingest decision: a batch is accepted once, however often it is sent.
 
+mod ranges;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+pub use self::ranges::{Inserted, MAX_RANGES, Ranges};
 use crate::batch::{BatchId, Digest, Epoch};
-
-/// Ranges of committed numbers an epoch may have at most; one more gets "retry".
-pub const RANGES_MAX: usize = 64;
-
-/// The committed numbers of one epoch, as ascending ranges that do not touch.
-///
-/// The first range usually begins at 1 and is the low-water mark; later ones are live data that
-/// overtook a backlog.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Ranges(Vec<(u64, u64)>);
-
-impl Ranges {
-    /// Ranges as a store kept them; anything unordered is joined.
-    pub fn from_pairs(pairs: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let mut pairs: Vec<_> = pairs.into_iter().filter(|(from, to)| from <= to).collect();
-        pairs.sort_unstable();
-        let mut ranges: Vec<(u64, u64)> = Vec::with_capacity(pairs.len());
-        for (from, to) in pairs {
-            match ranges.last_mut() {
-                Some((_, last)) if from <= last.saturating_add(1) => *last = to.max(*last),
-                _ => ranges.push((from, to)),
-            }
-        }
-        Self(ranges)
-    }
-
-    /// First and last number of each range.
-    pub fn pairs(&self) -> &[(u64, u64)] {
-        &self.0
-    }
-
-    /// True when the number was committed.
-    pub fn contains(&self, number: u64) -> bool {
-        let place = self.0.partition_point(|(_, to)| *to < number);
-        self.0.get(place).is_some_and(|(from, _)| *from <= number)
-    }
-
-    /// The ranges with `number` added, or `None` when that would make one too many.
-    pub fn with(&self, number: u64) -> Option<Self> {
-        let pairs = self.0.iter().copied().chain([(number, number)]);
-        let ranges = Self::from_pairs(pairs);
-        (ranges.0.len() <= RANGES_MAX).then_some(ranges)
-    }
-}
 
 /// The three answers to a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,19 +56,17 @@ impl Ingest {
     /// it is still kept.
     pub fn decide(&self, id: BatchId, digest: Digest, kept: Option<Digest>) -> Decision {
         let Some(ranges) = self.epochs.get(&id.epoch) else { return Decision::New };
-        if ranges.contains(id.sequence) {
-            let same = kept.is_none_or(|kept| kept == digest);
-            return if same { Decision::Known } else { Decision::Conflict };
+        match ranges.would_insert(id.sequence) {
+            Inserted::New => Decision::New,
+            Inserted::Known if kept.is_none_or(|kept| kept == digest) => Decision::Known,
+            Inserted::Known => Decision::Conflict,
+            Inserted::NoRoom => Decision::TooManyHoles,
         }
-        if ranges.with(id.sequence).is_some() { Decision::New } else { Decision::TooManyHoles }
     }
 
     /// Notes a durable commit.
     pub fn committed(&mut self, id: BatchId) {
-        let ranges = self.epochs.entry(id.epoch).or_default();
-        if let Some(more) = ranges.with(id.sequence) {
-            *ranges = more;
-        }
+        self.epochs.entry(id.epoch).or_default().insert(id.sequence);
     }
 
     /// The committed numbers of an epoch.
@@ -136,7 +93,7 @@ mod tests {
             ingest.committed(BatchId { epoch: EPOCH, sequence });
             assert_eq!(decide(&ingest, sequence), Decision::Known);
         }
-        assert_eq!(ingest.ranges(EPOCH).unwrap().pairs(), [(1, 5)]);
+        assert_eq!(ingest.ranges(EPOCH).unwrap().spans(), [(1, 5)]);
     }
 
     #[test]
@@ -151,7 +108,7 @@ mod tests {
     #[test]
     fn holes_are_bounded() {
         let mut ingest = Ingest::default();
-        let bound = u64::try_from(RANGES_MAX).unwrap();
+        let bound = u64::try_from(MAX_RANGES).unwrap();
         for number in 1..=bound {
             ingest.committed(BatchId { epoch: EPOCH, sequence: number * 2 });
         }

@@ -10,7 +10,6 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::batch::Epoch;
 use crate::connection::KeyMaker;
-use crate::counters::Totals;
 use crate::frame::{Batch, FrameError, Note, decode_sample, encode_sample};
 use crate::ledger::{Clock, Ledger, Replay, Slot};
 use crate::record::{FlowRecord, RecordFlags};
@@ -131,7 +130,7 @@ impl Recovery {
         let turned = record.flags.has(RecordFlags::TURNED);
         let to = if turned { record.to.turned() } else { record.to };
         let Some(words) = self.words.get_mut(&record.connection) else { return };
-        let same = |sample: &Sample| sample.totals.map_or(to == Totals::default(), |all| all == to);
+        let same = |sample: &Sample| sample.totals.unwrap_or_default() == to;
         if let Some(place) = words.iter().position(|(sample, _)| same(sample)) {
             let (sample, _) = words.remove(place);
             self.replay.heard(&sample);

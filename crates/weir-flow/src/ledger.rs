@@ -17,6 +17,8 @@
 
 mod replay;
 mod slots;
+#[cfg(test)]
+mod tests;
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -326,7 +328,7 @@ impl Ledger {
         if !slot.flags().has(SlotFlags::SHADOW) {
             let (from, flags) = self.growth(slot.totals, totals);
             let interval = (billed_at, self.clock.now);
-            let record = self.record(slot.key, sample, slot.flags(), (from, totals), interval);
+            let record = Self::record(slot.key, sample, slot.flags(), (from, totals), interval);
             out.record(&FlowRecord { flags: record.flags.with(flags), ..record });
         }
         slot.totals = totals;
@@ -464,7 +466,7 @@ impl Ledger {
         let to = sample.totals.unwrap_or(slot.totals);
         let (from, flags) = self.growth(slot.totals, to);
         let end = sample.stop.map_or(last.read_at.now, |stop| last.read_at.boot(stop)).max(since);
-        let record = self.record(slot.key, sample, slot.flags(), (from, to), (since, end));
+        let record = Self::record(slot.key, sample, slot.flags(), (from, to), (since, end));
         out.record(&FlowRecord { flags: record.flags.with(flags).with(ending(sample)), ..record });
     }
 
@@ -531,7 +533,7 @@ impl Ledger {
             let stop = sample.stop.filter(|_| ended);
             let end = stop.map_or(clock.now, |stop| clock.boot(stop));
             let interval = (from.min(end), end);
-            let record = self.record(*key, sample, flags, (Totals::default(), to), interval);
+            let record = Self::record(*key, sample, flags, (Totals::default(), to), interval);
             let mut events = record.flags.with(RecordFlags::OPENED);
             if ended {
                 events = events.with(ending(sample));
@@ -569,9 +571,8 @@ impl Ledger {
         }
         // The kernel has no two live entries of one tuple in one zone: a match in the same zone
         // is an earlier life whose end has not been seen yet.
-        let other_zone = |group: Group, index: &usize| {
-            !group.same_zone(newcomers[*index].sample.zone)
-        };
+        let other_zone =
+            |group: Group, index: &usize| !group.same_zone(newcomers[*index].sample.zone);
         // On the living, only what this dump confirmed can cast a shadow: the rest may be long
         // dead. The dead may well be another view of a connection whose own end went unseen.
         let dead = newcomers.iter().all(|new| matches!(new.standing, Standing::Ended { .. }));
@@ -621,7 +622,6 @@ impl Ledger {
     }
 
     fn record(
-        &self,
         key: u64,
         sample: &Sample,
         flags: SlotFlags,

@@ -167,8 +167,7 @@ fn split(record: &FlowRecord, cut: BootTime) -> (FlowRecord, FlowRecord) {
     let part = |amount: u64| {
         u64::try_from(u128::from(amount) * share / whole).expect("a share is no more than all")
     };
-    let portion =
-        |all: Counters| Counters { packets: part(all.packets), bytes: part(all.bytes) };
+    let portion = |all: Counters| Counters { packets: part(all.packets), bytes: part(all.bytes) };
     let delta = record.delta();
     let mut middle = record.from;
     middle += Totals { sent: portion(delta.sent), received: portion(delta.received) };

@@ -13,8 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use weir_lab::net::{self, Lab};
 use weir_lab::scenario::{Action, ActionKind, Scenario};
+use weir_lab::simulation::{Break, Deeds};
 use weir_lab::verify::{self, Options, Outcome};
-use weir_lab::{LabError, compare, fill, traffic, truth, weir};
+use weir_lab::{LabError, compare, fill, simulation, traffic, truth, weir};
 
 /// A cluster in a box: namespaces, traffic and the truth to check weir against.
 ///
@@ -53,6 +54,11 @@ enum Command {
     },
     /// Delete every entry of the current network namespace's conntrack table.
     Flush,
+    /// Drive ledger, sealing and ingest through random kernels, kills and re-deliveries.
+    ///
+    /// Checks that each byte is committed once or declared. Exits with 1 at the first seed that
+    /// violates it, and names the seed. Needs no root.
+    Simulate(Simulate),
     /// Answer traffic (started by the lab itself).
     #[command(name = traffic::SINK, hide = true)]
     Sink,
@@ -89,6 +95,29 @@ struct Verify {
     keep: bool,
 }
 
+#[derive(Args)]
+struct Simulate {
+    /// How many seeds.
+    #[arg(long, default_value_t = 20_000)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Break a rule on purpose, to see that the simulator notices.
+    #[arg(long = "break")]
+    broken: Option<Broken>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Broken {
+    /// Judge what is gone before the events are drained.
+    TickOrder,
+    /// Keep the ledger's state apart from the log of frames.
+    OneLog,
+    /// Leave the start out of a connection's identity.
+    Identity,
+}
+
 #[derive(Clone, Copy, ValueEnum)]
 enum Fault {
     /// `kill -9` weir, and start it again after 1.5 seconds.
@@ -115,6 +144,27 @@ fn main() -> ExitCode {
     }
 }
 
+fn simulate(arguments: &Simulate) -> Result<ExitCode> {
+    let Simulate { seeds, first, broken } = *arguments;
+    let broken = broken.map(|broken| match broken {
+        Broken::TickOrder => Break::TickOrder,
+        Broken::OneLog => Break::OneLog,
+        Broken::Identity => Break::Identity,
+    });
+    let mut all = Deeds::default();
+    for seed in first..first.saturating_add(seeds) {
+        match simulation::run(seed, broken) {
+            Ok(deeds) => all.add(deeds),
+            Err(violation) => {
+                writeln!(io::stdout(), "seed {seed}: {violation}")?;
+                return Ok(ExitCode::from(1));
+            }
+        }
+    }
+    writeln!(io::stdout(), "{seeds} seeds clean: {all:?}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Verify(arguments) => return verify(arguments),
@@ -126,6 +176,7 @@ fn run(command: Command) -> Result<ExitCode> {
         }
         Command::Fill { entries, first } => fill::fill(first, entries)?,
         Command::Flush => fill::flush()?,
+        Command::Simulate(arguments) => return simulate(&arguments),
         Command::Sink => {
             let plan = read_plan()?;
             let report = traffic::run_sink(&plan, io::stdin().lock(), io::stdout())?;

@@ -31,7 +31,7 @@ pub enum Break {
     Identity,
 }
 
-/// A seeded random sequence (SplitMix64).
+/// A seeded random sequence (`SplitMix64`).
 #[derive(Clone, Debug)]
 pub struct Dice(u64);
 
@@ -73,6 +73,17 @@ pub struct Deeds {
     pub unseen: u64,
     /// Bytes committed.
     pub bytes: u64,
+}
+
+impl Deeds {
+    /// Adds what another run did.
+    pub fn add(&mut self, other: Self) {
+        self.lives += other.lives;
+        self.kills += other.kills;
+        self.redeliveries += other.redeliveries;
+        self.unseen += other.unseen;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Runs one seed. The error says what was violated.
@@ -172,7 +183,7 @@ impl World {
             1 => self.ingest = self.restarted_ingest(),
             2..=3 => self.drain(),
             _ if self.agent.is_none() => self.start()?,
-            _ => self.tick()?,
+            _ => self.tick(),
         }
         if self.dice.once_in(3) { self.deliver() } else { Ok(()) }
     }
@@ -180,8 +191,7 @@ impl World {
     fn pass_time(&mut self) {
         self.clock.now.0 += SECOND / 10 + self.dice.below(4 * SECOND);
         let wall = self.clock.now.to_wall(self.clock.wall_offset_nanos);
-        let listening = self.agent.is_some();
-        self.kernel.live(&mut self.dice, wall, listening);
+        self.kernel.live(&mut self.dice, wall);
         self.clock.now.0 += 1_000 + self.dice.below(SECOND / 10);
     }
 
@@ -212,14 +222,17 @@ impl World {
             self.kernel.baseline_anew();
             let sealer = Sealer::new(EPOCH, 0, 1, LIMITS);
             self.agent = Some(Agent { ledger: Ledger::new(EPOCH, true), sealer });
-            return self.tick();
+            self.tick();
+            return Ok(());
         }
         let (words, good) = decode_last_words(&self.disk.open_frame);
         self.disk.open_frame.truncate(good);
         let mut recovery = Recovery::new(EPOCH, 0, words.clone());
         recovery.tick(0, self.disk.last_tick);
         let (mut last, slots) = self.disk.checkpoint.clone();
-        slots.into_iter().for_each(|slot| recovery.slot(slot));
+        for slot in slots {
+            recovery.slot(slot);
+        }
         for (sequence, frame) in self.disk.frames.range(last + 1..) {
             let batch = Batch::decode(frame).map_err(|error| error.to_string())?;
             recovery.frame(&batch).map_err(|error| error.to_string())?;
@@ -227,7 +240,9 @@ impl World {
         }
         if let Some(slots) = self.disk.apart.clone() {
             recovery = Recovery::new(EPOCH, 0, words);
-            slots.into_iter().for_each(|slot| recovery.slot(slot));
+            for slot in slots {
+                recovery.slot(slot);
+            }
         }
         let (ledger, words) = recovery.finish();
         let mut sealer = Sealer::new(EPOCH, 0, last + 1, LIMITS);
@@ -246,7 +261,7 @@ impl World {
     }
 
     /// One tick: dump to the end, drain to a barrier, judge, seal. It may be killed anywhere.
-    fn tick(&mut self) -> Result<(), String> {
+    fn tick(&mut self) {
         self.ticks += 1;
         let clock = self.clock;
         let agent = self.agent.as_mut().expect("only called while the agent runs");
@@ -265,7 +280,7 @@ impl World {
             self.drain();
             if self.strikes(60) {
                 self.kill();
-                return Ok(());
+                return;
             }
             for sample in entries {
                 let sample = self.as_identified(&sample);
@@ -280,7 +295,7 @@ impl World {
             self.kernel.baseline_ended();
         }
         self.seal(&judgement.forgotten);
-        self.finish_tick(complete, clock)
+        self.finish_tick(complete, clock);
     }
 
     fn seal(&mut self, forgotten: &[u64]) {
@@ -297,7 +312,7 @@ impl World {
     }
 
     /// Writes the tick's batches one by one; the open frame is superseded only by all of them.
-    fn finish_tick(&mut self, complete: bool, clock: Clock) -> Result<(), String> {
+    fn finish_tick(&mut self, complete: bool, clock: Clock) {
         let slots: Vec<Slot> = self.with_ledger(|ledger, _| ledger.slots().copied().collect());
         if self.broken == Some(Break::OneLog) {
             self.disk.apart = Some(slots.clone());
@@ -305,7 +320,7 @@ impl World {
         let next = self.with_ledger(|_, pen| pen.sealer.next_sequence());
         if !self.write_out() || self.strikes(60) {
             self.kill();
-            return Ok(());
+            return;
         }
         self.disk.open_frame.clear();
         self.disk.last_tick = clock.now;
@@ -314,7 +329,6 @@ impl World {
             self.disk.checkpoint = (next - 1, slots);
             self.disk.initialised = true;
         }
-        Ok(())
     }
 
     /// Writes sealed batches in their order; may be cut off between two of them.
@@ -425,8 +439,11 @@ impl World {
     }
 
     fn restarted_ingest(&self) -> Ingest {
-        let pairs = self.ingest.ranges(EPOCH).map(|ranges| ranges.pairs().to_vec());
-        Ingest::restore(pairs.map(|pairs| (EPOCH, Ranges::from_pairs(pairs))))
+        let mut kept = Ranges::default();
+        for (first, last) in self.ingest.ranges(EPOCH).into_iter().flat_map(Ranges::spans) {
+            kept.push(*first, *last);
+        }
+        Ingest::restore([(EPOCH, kept)])
     }
 
     /// Faults stop; everything that can be known becomes known.
@@ -437,7 +454,7 @@ impl World {
             if self.agent.is_none() {
                 self.start()?;
             }
-            self.tick()?;
+            self.tick();
             self.deliver()?;
             let top = self.disk.frames.keys().next_back().copied().unwrap_or(0);
             let done = top <= self.disk.checkpoint.0

@@ -8,7 +8,7 @@ use weir_flow::attribution::attribute;
 use weir_flow::batch::Gap;
 use weir_flow::fold::Folder;
 use weir_flow::frame::{Batch, Header, Note};
-use weir_flow::ingest::{Answer, Decision, Ingest as Decisions, Ranges};
+use weir_flow::ingest::{Answer, Decision, Ingest as Decisions};
 use weir_flow::time::SECOND;
 use weir_flow::{BatchId, Digest, Directory, Folded, WallTime};
 use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
@@ -50,17 +50,13 @@ pub struct Ingest<D> {
 
 impl<D: Directory> Ingest<D> {
     /// An ingest that continues where the store stands. Batches are taken to come from `node`.
-    pub fn new(
-        node: String,
-        store: Arc<dyn FlowStore>,
-        directory: D,
-    ) -> Result<Self, StoreError> {
+    pub fn new(node: String, store: Arc<dyn FlowStore>, directory: D) -> Result<Self, StoreError> {
         let mut digests = HashMap::new();
         let mut epochs = Vec::new();
         for known in store.committed()? {
             let id = |sequence| BatchId { epoch: known.epoch, sequence };
             digests.extend(known.digests.iter().map(|(number, digest)| (id(*number), *digest)));
-            epochs.push((known.epoch, Ranges::from_pairs(known.ranges.spans().iter().copied())));
+            epochs.push((known.epoch, known.ranges));
         }
         let decisions = Decisions::restore(epochs);
         let (folder, counts) = (Folder::default(), IngestCounts::default());

@@ -14,18 +14,17 @@
 
 mod error;
 mod query;
-mod ranges;
 mod sqlite;
 
 use std::fmt;
 use std::ops::Range;
 
 use weir_flow::batch::Gap;
+use weir_flow::ingest::Ranges;
 use weir_flow::{BatchId, Digest, Epoch, Field, Folded, Level};
 
 pub use error::{InvalidBatch, StoreError};
 pub use query::{Cell, Column, FlowQuery, Measure, Order, Table};
-pub use ranges::{MAX_RANGES, Ranges};
 pub use sqlite::{Limits, Options, Retention, SqliteStore, WriterProcess};
 
 /// What the operations of a store return.

@@ -11,7 +11,7 @@ use std::io::{self, BufWriter, IsTerminal as _, Write};
 
 use crate::args::Format;
 
-pub(crate) use json::{Row, write_value};
+pub(crate) use json::{Row, write_value as write_json};
 pub(crate) use number::bytes;
 pub(crate) use shown::Shown;
 pub(crate) use style::Style;

@@ -19,7 +19,7 @@ use weir_agent::local::LocalDirectory;
 use weir_conntrack::{Error, capability};
 
 use self::view::View;
-use crate::args::{Format, TopArgs};
+use crate::args::TopArgs;
 use crate::render::{self, Shown};
 
 /// Time between two readings.
@@ -30,7 +30,7 @@ pub(crate) fn run(args: TopArgs) -> anyhow::Result<()> {
     // Showing it once is all there is; the flag is required so that it keeps its meaning.
     let TopArgs { once: _, limit, output } = args;
     let view = read((limit > 0).then_some(limit))?;
-    say(&view, output.output);
+    say(&view);
     Ok(render::to_stdout(|out, style| view.write(output.output, style, out))?)
 }
 
@@ -80,8 +80,7 @@ impl Lacking {
 
 /// Path of the running program, for commands to copy.
 pub(crate) fn program() -> String {
-    std::env::current_exe()
-        .map_or_else(|_| String::from("weir"), |path| path.display().to_string())
+    std::env::current_exe().map_or_else(|_| String::from("weir"), |path| path.display().to_string())
 }
 
 /// This machine's name.
@@ -93,12 +92,8 @@ pub(crate) fn host_name() -> String {
         .unwrap_or_else(|| "localhost".to_owned())
 }
 
-/// Says what the numbers do not: on stderr, so that stdout stays what was asked for. JSON bears
-/// its reason itself.
-fn say(view: &View, format: Format) {
-    if format == Format::Json {
-        return;
-    }
+/// Says what the numbers do not: on stderr, so that stdout stays what was asked for.
+fn say(view: &View) {
     for doubt in view.doubts() {
         // With stderr closed there is nobody to tell.
         drop(writeln!(io::stderr(), "weir: {}", Shown(doubt)));

@@ -19,6 +19,10 @@ const ROWS: usize = 15;
 const STOP_CHECK: Duration = Duration::from_millis(100);
 /// What a terminal does before each picture: cursor home, clear to the end.
 const REDRAW: &[u8] = b"\x1b[H\x1b[J";
+/// From here on lines end at the terminal's edge, and after this they wrap again: a row that took
+/// two lines would push the picture's beginning off the screen.
+const CUT: &[u8] = b"\x1b[?7l";
+const WRAP: &[u8] = b"\x1b[?7h";
 
 /// Shows the sockets every `interval` until `stopping`; redraws in place on a terminal unless
 /// `plain`, else appends.
@@ -60,11 +64,18 @@ struct Screen {
 
 impl Screen {
     fn draw(&self, view: &anyhow::Result<View>) -> io::Result<()> {
+        let text = self.picture(view)?;
+        let mut out = io::stdout().lock();
+        out.write_all(&text)?;
+        out.flush()
+    }
+
+    fn picture(&self, view: &anyhow::Result<View>) -> io::Result<Vec<u8>> {
         let mut text = Vec::new();
-        if self.in_place {
-            text.extend_from_slice(REDRAW);
-        }
+        let if_in_place = |sequence: &'static [u8]| if self.in_place { sequence } else { b"" };
+        text.extend_from_slice(if_in_place(REDRAW));
         self.write_banner(&mut text)?;
+        text.extend_from_slice(if_in_place(CUT));
         match view {
             Ok(view) => view.write_table(self.style, &mut text)?,
             // One reading that failed is no reason to stop looking.
@@ -76,9 +87,8 @@ impl Screen {
         if !self.in_place {
             writeln!(text)?;
         }
-        let mut out = io::stdout().lock();
-        out.write_all(&text)?;
-        out.flush()
+        text.extend_from_slice(if_in_place(WRAP));
+        Ok(text)
     }
 
     fn write_banner(&self, out: &mut Vec<u8>) -> io::Result<()> {
@@ -86,7 +96,9 @@ impl Screen {
         writeln!(
             out,
             "{}",
-            style.bold("weir · sockets · live only: this machine's TCP, payload bytes; nothing is stored")
+            style.bold(
+                "weir · sockets · live only: this machine's TCP, payload bytes; nothing is stored"
+            )
         )?;
         let advice = Lacking::NetAdmin.advice(program);
         writeln!(out, "{}", style.warning(Shown(&format!("limited: {advice}"))))
@@ -103,6 +115,21 @@ mod tests {
         let mut text = Vec::new();
         screen.write_banner(&mut text).unwrap();
         insta::assert_snapshot!(String::from_utf8(text).unwrap());
+    }
+
+    #[test]
+    fn only_in_place_the_terminal_is_steered_and_an_error_does_not_end_it() {
+        let picture = |in_place| {
+            let screen = Screen { in_place, style: Style::Plain, program: "weir".into() };
+            let failed = Err(anyhow::anyhow!("evil\x1b[2J").context("list the sockets"));
+            String::from_utf8(screen.picture(&failed).unwrap()).unwrap()
+        };
+        let text = picture(true);
+        assert!(text.starts_with("\x1b[H\x1b[J") && text.ends_with("\x1b[?7h"), "{text:?}");
+        assert!(!text.contains("evil\x1b"), "{text:?}");
+        let text = picture(false);
+        assert!(!text.contains('\x1b') && text.ends_with("\n\n"), "{text:?}");
+        assert!(text.contains("list the sockets: evil\\u{1b}[2J"), "{text:?}");
     }
 
     #[test]

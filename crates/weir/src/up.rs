@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
-use weir_agent::{Agent, AgentConfig, ConntrackSource, Deliver, Spool, SpoolLimits, clock};
+use weir_agent::{Agent, AgentConfig, ConntrackSource, Deliver, Spool, SpoolLimits, clock, pages};
 use weir_conntrack::tracking::{Installed, Probe, Tracking};
 use weir_conntrack::{Events, capability, sysctl};
 use weir_flow::ingest::Answer;
@@ -41,6 +41,7 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
         plain,
     } = args;
     log_to_stderr();
+    pages::keep_small();
     let stopping = stop_on_signals()?;
     if !capability::net_admin()? {
         return unprivileged::watch(interval, plain, &stopping);
@@ -52,9 +53,14 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
     let status = StatusFile::new(&directory);
     status.write_state(State::Starting);
 
-    let settings = Settings { set_sysctls: !no_set_sysctls, activate_conntrack };
-    let (tracking, installed) = prepare(settings)?;
+    if no_set_sysctls {
+        check_sysctls();
+    } else {
+        set_sysctls();
+    }
+    // Listening before anything else: even the packet that probes tracking is heard to end.
     let source = ConntrackSource::open(Events::RECEIVE_BUFFER_BYTES)?;
+    let (tracking, installed) = prepare_tracking(activate_conntrack)?;
     say(&format!(
         "source: conntrack over netlink (this process has CAP_NET_ADMIN), {} KiB for waiting events",
         source.receive_buffer_bytes() / 1024
@@ -97,33 +103,33 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[derive(Clone, Copy)]
-struct Settings {
-    set_sysctls: bool,
-    activate_conntrack: bool,
+/// Makes the kernel count, as far as it may, and says what it did.
+fn set_sysctls() {
+    let enabled = sysctl::enable();
+    for change in &enabled.changed {
+        say(&format!("set {} from {} to {}", change.name, change.from, change.to));
+    }
+    for refusal in &enabled.refused {
+        say(&format!("warning: {refusal} ({})", refusal.source));
+    }
 }
 
-/// Makes the kernel count, as far as it may, and says what it did and what is missing.
-fn prepare(settings: Settings) -> anyhow::Result<(Tracking, Option<Installed>)> {
-    if settings.set_sysctls {
-        let enabled = sysctl::enable();
-        for change in &enabled.changed {
-            say(&format!("set {} from {} to {}", change.name, change.from, change.to));
-        }
-        for refusal in &enabled.refused {
-            say(&format!("warning: {refusal} ({})", refusal.source));
-        }
-    } else if !sysctl::Settings::read().is_complete() {
+fn check_sysctls() {
+    if !sysctl::Settings::read().is_complete() {
         say(
             "warning: net.netfilter.nf_conntrack_{acct,timestamp,events} are not all 1: run without \
              --no-set-sysctls, or `sysctl -w net.netfilter.nf_conntrack_acct=1 \
              net.netfilter.nf_conntrack_timestamp=1 net.netfilter.nf_conntrack_events=1`",
         );
     }
+}
+
+/// Makes the kernel track, if that was asked for; else says where it does not.
+fn prepare_tracking(activate: bool) -> anyhow::Result<(Tracking, Option<Installed>)> {
     let mut tracking = Tracking::open()?;
     // A table of ours that stands already was left by a run that was killed: it is adopted.
     let left_over = tracking.is_installed()?;
-    if settings.activate_conntrack {
+    if activate {
         let installed = tracking.install()?;
         say(match installed {
             Installed::New => {

@@ -50,8 +50,7 @@ pub(crate) fn directory() -> Result<TempDir> {
 pub(crate) fn open(spool: &TempDir, percent: u32, interval: Duration) -> Result<Opened> {
     let config = AgentConfig { interval, cpu_budget: 1e6, seal: SealLimits::default() };
     let limits = SpoolLimits::default();
-    let (spool, recovered) =
-        Spool::open(spool.path(), clock::boot_id()?, clock::wall(), limits)?;
+    let (spool, recovered) = Spool::open(spool.path(), clock::boot_id()?, clock::wall(), limits)?;
     let frames = Arc::clone(spool.frames());
     Ok(Opened { agent: Agent::new(config, Moving::open(percent)?, spool, recovered), frames })
 }
@@ -79,14 +78,16 @@ pub(crate) fn measure(entries: u32, percent: u32) -> Result<()> {
     let Meter { floors, ticks, records, .. } = meter;
     let measured = floors.iter().zip(&ticks).skip(WARM_UP).take(ROUNDS);
     let mut ratios: Vec<f64> = measured.clone().map(|(floor, tick)| tick / floor).collect();
+    let mut beyond: Vec<f64> = measured.clone().map(|(floor, tick)| tick - floor).collect();
     let mut costs: Vec<f64> = measured.map(|(_, tick)| *tick).collect();
     ensure!(ratios.len() == ROUNDS, "only {} rounds were measured", ratios.len());
     let billing = float(u64::try_from(WARM_UP - 1 + ROUNDS)?);
     let share = float(records) / billing / f64::from(entries) * 100.0;
     ensure!((share - f64::from(percent)).abs() < 1.0, "{share} % of the entries moved");
     let name = format!("{}k_{percent}_percent_active", entries / 1_000);
-    let cost = median(&mut costs);
-    inform(&format!("agent_tick_{name}"), cost * 1e3, "ms_of_cpu");
+    inform(&format!("agent_tick_{name}"), median(&mut costs) * 1e3, "ms_of_cpu");
+    let beyond = median(&mut beyond) * 1e9 / f64::from(entries);
+    inform(&format!("agent_beyond_floor_{name}"), beyond, "ns/entry");
     let ratio = median(&mut ratios);
     if percent == 100 {
         at_most(&format!("agent_over_floor_{name}"), ratio, "ratio", 1.8);

@@ -48,6 +48,10 @@ pub(crate) fn measure(entries: u32) -> Result<()> {
     at_most(&format!("read_over_floor_{table}"), median(&mut parses), "ratio", 1.09);
     at_most(&format!("delta_over_floor_{table}"), median(&mut stills), "ratio", 1.10);
     inform(&format!("delta_all_active_over_floor_{table}"), median(&mut movings), "ratio");
+    let beyond = |ratio: f64| (ratio - 1.0) * floor;
+    inform("read_beyond_floor", beyond(median(&mut parses)), "ns/entry");
+    inform("delta_beyond_floor", beyond(median(&mut stills)), "ns/entry");
+    inform("delta_all_active_beyond_floor", beyond(median(&mut movings)), "ns/entry");
 
     let slot = u64::try_from(size_of::<Slot>()).unwrap_or(u64::MAX);
     at_most("ledger_slot", float(slot), "bytes", 48.0);

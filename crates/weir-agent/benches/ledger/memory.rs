@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use weir_agent::coverage::Counted;
-use weir_agent::{AgentStatus, Environment};
+use weir_agent::{AgentStatus, Environment, pages};
 use weir_flow::batch::Gap;
 use weir_flow::connection::{Listeners, NoListeners};
 
@@ -29,7 +29,7 @@ pub(crate) fn measure(entries: u32) -> Result<()> {
         // A process started here is in the filled namespace, too.
         let output = Command::new(std::env::current_exe()?)
             .args([CHILD, &percent.to_string()])
-            .stderr(std::process::Stdio::inherit()).output()
+            .output()
             .context("cannot start the process to be measured")?;
         let told = String::from_utf8_lossy(&output.stdout);
         let numbers: Vec<u64> =
@@ -48,6 +48,8 @@ pub(crate) fn measure(entries: u32) -> Result<()> {
 
 /// The measured process: an agent for a few ticks, in the network namespace it was started in.
 pub(crate) fn child(percent: u32) -> Result<()> {
+    // As the product begins.
+    pages::keep_small();
     let directory = agent::directory()?;
     let Opened { agent, frames } = agent::open(&directory, percent, INTERVAL)?;
     drop(frames);
@@ -87,7 +89,6 @@ impl Environment for Scales<'_> {
         self.connections = status.connections;
         let resident = kilobytes("VmRSS:").expect("the kernel tells of this process");
         self.resident = self.resident.max(resident);
-        eprintln!("tick {} held {} KiB rss {resident} anon {} file {}", status.ticks, crate::allocator::held()/1024, kilobytes("RssAnon:").unwrap(), kilobytes("RssFile:").unwrap());
         if status.ticks >= TICKS {
             self.stopping.store(true, Ordering::Release);
         }

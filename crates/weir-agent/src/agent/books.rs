@@ -18,6 +18,8 @@ use crate::spool::{CheckpointAt, OpenFrame, ToDisk};
 pub(super) struct Tick {
     pub(super) records: u64,
     pub(super) bytes: u64,
+    /// Of these, sent by this machine itself; `None` where nobody knows its addresses.
+    pub(super) from_here: Option<u64>,
     /// Entries seen whose packets go past their counters.
     pub(super) offloaded: u64,
 }
@@ -157,7 +159,15 @@ impl Surroundings for Pen<'_> {
     #[inline]
     fn record(&mut self, record: &FlowRecord) {
         self.tick.records += 1;
-        self.tick.bytes += record.delta().bytes();
+        let delta = record.delta();
+        self.tick.bytes += delta.bytes();
+        let ends = [(record.source, delta.sent), (record.destination, delta.received)];
+        for (sender, counters) in ends {
+            if let Some(own) = self.listeners.is_own(sender) {
+                let sent = if own { counters.bytes } else { 0 };
+                *self.tick.from_here.get_or_insert(0) += sent;
+            }
+        }
         let queue = self.queue;
         self.sealer.record(record, &mut |sealed: Sealed<'_>| send(queue, sealed));
     }

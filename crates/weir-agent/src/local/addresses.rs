@@ -112,6 +112,11 @@ impl Addresses {
         address.is_loopback() || self.own.contains_key(&address)
     }
 
+    /// The addresses of this machine itself, loopback networks aside.
+    pub(super) fn own(&self) -> impl Iterator<Item = IpAddr> {
+        self.own.keys().copied()
+    }
+
     /// True for an address in a network that lies within this machine.
     pub(super) fn is_inside(&self, address: IpAddr) -> bool {
         self.inside.iter().any(|(network, prefix)| contains(*network, *prefix, address))

@@ -52,7 +52,10 @@ pub(crate) fn run(
         let mut tries = 0;
         while let Err(error) = perform(directory, frames, &request) {
             if tries == 0 {
-                tracing::error!(error = &error as &dyn std::error::Error, "the spool cannot be written; trying again");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the spool cannot be written; trying again"
+                );
             }
             frames.waiting_because(&error.to_string());
             tries += 1;

@@ -63,6 +63,7 @@ impl Life {
     }
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "independent faults and phases of one kernel")]
 pub(super) struct Kernel {
     lives: Vec<Life>,
     events: VecDeque<Sample>,
@@ -156,7 +157,7 @@ impl Kernel {
     }
 
     /// A while passes: connections open, carry, end.
-    pub(super) fn live(&mut self, dice: &mut Dice, wall: WallTime, _listening: bool) {
+    pub(super) fn live(&mut self, dice: &mut Dice, wall: WallTime) {
         if self.resting {
             return;
         }

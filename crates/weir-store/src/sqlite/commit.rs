@@ -3,6 +3,7 @@
 use hashbrown::HashMap;
 use rusqlite::{CachedStatement, Connection, Savepoint, Transaction, TransactionBehavior, params};
 use weir_flow::fold::Flow;
+use weir_flow::ingest::Inserted;
 use weir_flow::{Level, Measures};
 
 use super::Retention;
@@ -10,7 +11,6 @@ use super::dictionary::{Dictionary, Memory};
 use super::facts::{EdgeKey, TotalKey, columns, ip_version, stored};
 use super::lists::{self, KnownEpoch};
 use super::schema::{LAST_SECOND, SUMS, flow_table, total_table, window_number};
-use crate::ranges::Inserted;
 use crate::{CommitBatch, InvalidBatch, Outcome};
 
 /// Digests kept per epoch: the newest this many numbers, half a day of 10-second batches.

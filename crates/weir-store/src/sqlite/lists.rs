@@ -7,10 +7,11 @@ use hashbrown::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::endpoint::{EndpointKind, Unresolved};
+use weir_flow::ingest::Ranges;
 use weir_flow::{BatchId, Digest, EndpointField, Epoch, Field, Side};
 
 use super::facts::{address_of, class_of, protocol_of, stored};
-use crate::{CommittedEpoch, CounterSum, Ranges, StoredGap};
+use crate::{CommittedEpoch, CounterSum, StoredGap};
 
 /// Gaps in one answer.
 const GAPS: i64 = 10_000;

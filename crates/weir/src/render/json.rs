@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde::ser::{SerializeMap as _, Serializer};
 
+use super::shown::is_harmful;
 use super::{Cell, Column, Report};
 use crate::since;
 
@@ -18,8 +19,35 @@ pub(crate) fn write_value(
     value: &(impl Serialize + ?Sized),
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, value)?;
+    serde_json::to_writer_pretty(Harmless(out), value)?;
     writeln!(out)
+}
+
+/// Escapes what a terminal would act on, as JSON may have any character escaped. Those below U+0020
+/// are escaped already, where they are not the form itself.
+struct Harmless<'a>(&'a mut dyn Write);
+
+impl Write for Harmless<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Strings come in whole characters; anything else is passed on as it is.
+        match str::from_utf8(bytes) {
+            Ok(text) if !text.is_ascii() || bytes.contains(&0x7f) => {
+                for character in text.chars() {
+                    if character >= '\u{7f}' && is_harmful(character) {
+                        write!(self.0, "\\u{:04x}", u32::from(character))?;
+                    } else {
+                        write!(self.0, "{character}")?;
+                    }
+                }
+            }
+            _ => self.0.write_all(bytes)?,
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 impl Serialize for Report {
@@ -59,5 +87,21 @@ impl Serialize for Cell {
             Self::Time(seconds) => serializer.serialize_str(&since::rfc3339(*seconds)),
             Self::Text(text) => serializer.serialize_str(text),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_name_reaches_the_terminal_and_nothing_is_lost() {
+        let name = "a\u{9b}2J\u{202e}\u{7f}\x1b\n größe 例 \u{1f600} \"\\";
+        let mut out = Vec::new();
+        write_value(&[name], &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(!text.chars().any(|c| c != '\n' && is_harmful(c)), "{text:?}");
+        assert!(text.contains("\\u009b2J\\u202e\\u007f\\u001b\\n größe 例 \u{1f600}"), "{text}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&text).unwrap(), [name]);
     }
 }

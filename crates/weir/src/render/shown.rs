@@ -19,7 +19,8 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-fn is_harmful(character: char) -> bool {
+/// True for what a terminal may act on.
+pub(super) fn is_harmful(character: char) -> bool {
     character.is_control()
         || matches!(character,
             '\u{200b}'..='\u{200f}'      // zero width, direction marks

@@ -79,16 +79,16 @@ pub(super) fn list(doubts: &Doubts) -> Vec<String> {
                 .into(),
         );
     }
-    let mut count = |number: u64, what: &str| {
+    let mut count = |what: &str, number: u64| {
         if number > 0 {
-            list.push(format!("{number} {what}"));
+            list.push(format!("{what}: {number}"));
         }
     };
     let uncounted = u64::try_from(doubts.uncounted).unwrap_or(u64::MAX);
-    count(uncounted, "connections were opened while accounting was off: their bytes are unknown");
-    count(doubts.left_out, "connections were left out: there was no room for more");
-    count(doubts.lost_ends, "ends of connections were lost: the kernel's event buffer was full");
-    count(doubts.malformed, "messages of the kernel could not be read");
+    count("connections opened while accounting was off, whose bytes are unknown", uncounted);
+    count("connections left out, because there was no room for more", doubts.left_out);
+    count("ends of connections lost, because the kernel's event buffer was full", doubts.lost_ends);
+    count("messages of the kernel that could not be read", doubts.malformed);
     list
 }
 
@@ -125,9 +125,12 @@ mod tests {
         said(&no_module, "modprobe nf_conntrack");
         let off = Settings { accounting: Some(false), ..Settings::default() };
         said(&Doubts { settings: off, ..fine() }, "sysctl -w net.netfilter.nf_conntrack_acct=1");
-        said(&Doubts { uncounted: 3, ..fine() }, "3 connections were opened while");
-        said(&Doubts { left_out: 4, ..fine() }, "4 connections were left out");
-        said(&Doubts { lost_ends: 5, ..fine() }, "5 ends");
-        said(&Doubts { malformed: 6, ..fine() }, "6 messages");
+        said(&Doubts { uncounted: 3, ..fine() }, "accounting was off, whose bytes are unknown: 3");
+        said(&Doubts { left_out: 4, ..fine() }, "left out, because there was no room for more: 4");
+        said(
+            &Doubts { lost_ends: 5, ..fine() },
+            "ends of connections lost, because the kernel's event buffer was full: 5",
+        );
+        said(&Doubts { malformed: 6, ..fine() }, "could not be read: 6");
     }
 }

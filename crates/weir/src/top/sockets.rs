@@ -138,9 +138,9 @@ impl Pair<'_> {
         let received_by = |one: Option<(u64, u64)>, other: Option<(u64, u64)>| {
             one.map(|(_, received)| received).or(other.map(|(acked, _)| acked)).unwrap_or_default()
         };
-        Bytes {
-            sent: received_by(destination, source),
-            received: received_by(source, destination),
-        }
+        Bytes { sent: received_by(destination, source), received: received_by(source, destination) }
     }
 }
+
+#[cfg(test)]
+mod tests;

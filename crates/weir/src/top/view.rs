@@ -94,7 +94,7 @@ impl View {
             more: self.found > rows.len(),
             connections: rows.iter().map(|cells| Row { columns: &columns, cells }).collect(),
         };
-        render::write_value(&answer, out)
+        render::write_json(&answer, out)
     }
 
     /// The source is a column: a spreadsheet has no other place for it.
@@ -214,7 +214,8 @@ fn columns() -> Vec<Column> {
         "executable",
         "unresolved",
     ];
-    let end = |side: &'static str| END.map(|field| column(&format!("{side}.{field}"), None, Unit::None));
+    let end =
+        |side: &'static str| END.map(|field| column(&format!("{side}.{field}"), None, Unit::None));
     let mut columns = vec![column("protocol", None, Unit::None)];
     columns.extend(end("source"));
     columns.extend(end("destination"));
@@ -314,6 +315,3 @@ fn port_name(measured: &Measured) -> Option<String> {
 fn text_or_absent(text: Option<String>) -> Cell {
     text.map_or(Cell::Absent, Cell::Text)
 }
-
-#[cfg(test)]
-mod tests;

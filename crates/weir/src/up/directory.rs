@@ -1,5 +1,6 @@
 //! The local directory, shared: one thread keeps it fresh, others ask it.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,19 @@ impl SharedDirectory {
         });
     }
 
+    /// What the reader may ask at every record without waiting for a refresh.
+    pub(super) fn reader_view(&self) -> ReaderView {
+        let own = self.lock().own_addresses().collect();
+        ReaderView { shared: self.clone(), own }
+    }
+
+    /// Brings a view up to date; while a refresh runs, what it knew before will do.
+    pub(super) fn renew(&self, view: &mut ReaderView) {
+        if let Ok(local) = self.local.try_lock() {
+            view.own = local.own_addresses().collect();
+        }
+    }
+
     fn refresh(&self) {
         if let Err(error) = self.lock().refresh(clock::wall()) {
             tracing::warn!(
@@ -63,12 +77,22 @@ impl Directory for SharedDirectory {
     }
 }
 
-impl Listeners for SharedDirectory {
+/// The directory as the reader sees it during a tick.
+pub(super) struct ReaderView {
+    shared: SharedDirectory,
+    own: HashSet<IpAddr>,
+}
+
+impl Listeners for ReaderView {
     fn listens(&self, protocol: Protocol, address: IpAddr, port: u16) -> bool {
-        self.lock().listens(protocol, address, port)
+        self.shared.lock().listens(protocol, address, port)
+    }
+
+    fn is_own(&self, address: IpAddr) -> Option<bool> {
+        Some(address.is_loopback() || self.own.contains(&address))
     }
 
     fn kernel_is_liberal(&self) -> bool {
-        self.kernel_is_liberal
+        self.shared.kernel_is_liberal
     }
 }

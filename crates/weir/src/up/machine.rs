@@ -13,16 +13,17 @@ use weir_flow::WallTime;
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::connection::Listeners;
 
-use super::directory::SharedDirectory;
+use super::directory::{ReaderView, SharedDirectory};
 use super::say;
 use super::screen::Screen;
 use super::status_file::StatusFile;
 
 /// A diagnosis reads the whole rule set: not more often than this.
-const DIAGNOSE_EVERY: Duration = Duration::from_secs(60);
+const DIAGNOSE_EVERY: Duration = Duration::from_mins(1);
 
 pub(super) struct Machine {
     facts: SharedDirectory,
+    view: ReaderView,
     tracking: Tracking,
     /// `Some` when weir itself keeps tracking on.
     installed: Option<Installed>,
@@ -54,6 +55,7 @@ impl Machine {
             _ => WallTime(0),
         };
         Ok(Self {
+            view: facts.reader_view(),
             facts,
             tracking,
             installed,
@@ -150,10 +152,11 @@ impl Machine {
 
 impl Environment for Machine {
     fn listeners(&self) -> &dyn Listeners {
-        &self.facts
+        &self.view
     }
 
     fn tick_begins(&mut self) -> Vec<Gap> {
+        self.facts.renew(&mut self.view);
         self.watch_tracking().into_iter().collect()
     }
 

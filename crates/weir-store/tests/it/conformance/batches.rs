@@ -1,8 +1,9 @@
 //! What becomes of a batch.
 
 use weir_flow::batch::{Gap, GapReason};
+use weir_flow::ingest::MAX_RANGES;
 use weir_flow::{BatchId, Digest, Epoch, Folded};
-use weir_store::{CommitBatch, CounterSum, InvalidBatch, MAX_RANGES, Outcome};
+use weir_store::{CommitBatch, CounterSum, InvalidBatch, Outcome};
 
 use super::{HOUR, Open, Opened, opened, total};
 use crate::support::{EPOCH, NOON, Spelled, batch, commit, folded, unit};

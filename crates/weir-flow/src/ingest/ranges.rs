@@ -13,7 +13,7 @@ pub struct Ranges {
 
 /// What inserting a number did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Inserted {
+pub enum Inserted {
     /// It is new, and the set has room.
     New,
     /// It was there.
@@ -47,11 +47,18 @@ impl Ranges {
     }
 
     /// Adds a range read back from a store. Ranges come ascending and disjoint.
-    pub(crate) fn push(&mut self, first: u64, last: u64) {
+    pub fn push(&mut self, first: u64, last: u64) {
         self.spans.push((first, last));
     }
 
-    pub(crate) fn insert(&mut self, number: u64) -> Inserted {
+    /// What [`Ranges::insert`] would do.
+    pub fn would_insert(&self, number: u64) -> Inserted {
+        // 65 ranges at most: a copy costs less than a second way to decide.
+        self.clone().insert(number)
+    }
+
+    /// Adds a number, if there is room.
+    pub fn insert(&mut self, number: u64) -> Inserted {
         let at = self.spans.partition_point(|&(first, _)| first <= number);
         if at > 0 && number <= self.spans[at - 1].1 {
             return Inserted::Known;
