@@ -21,7 +21,7 @@ use crate::ship::{self, Deliver};
 use crate::source::{FlowSource, Heard};
 use crate::spool::{self, Recovered, Spool, ToDisk};
 use crate::status::AgentStatus;
-use crate::{AgentError, clock};
+use crate::{AgentError, clock, error};
 
 /// Waiting for the next tick, the agent looks for a stop this often.
 const STOP_CHECK: Duration = Duration::from_millis(100);
@@ -84,6 +84,10 @@ pub struct Agent<S> {
     heard: Heard,
     pending_gaps: Vec<Gap>,
     checkpointed_at: Option<Instant>,
+    /// Last words could not be written when last tried.
+    journal_fails: bool,
+    /// The open frame still holds last words that are sealed.
+    journal_lags: bool,
 }
 
 /// An agent that was away.
@@ -92,8 +96,18 @@ struct Resumed {
     from_seconds: u64,
     to_seconds: u64,
     bound: Option<u64>,
+    /// Complete looks since.
     ticks: u32,
-    gone: u64,
+    declared: bool,
+}
+
+/// Says that a thread is done, however it ended.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
+    }
 }
 
 impl<S: FlowSource> Agent<S> {
@@ -108,7 +122,7 @@ impl<S: FlowSource> Agent<S> {
             to_seconds: wall.seconds(),
             bound: None,
             ticks: 0,
-            gone: 0,
+            declared: false,
         });
         Self {
             pace: Pace::new(config.interval, config.cpu_budget),
@@ -121,6 +135,8 @@ impl<S: FlowSource> Agent<S> {
             heard: Heard::default(),
             pending_gaps: gaps,
             checkpointed_at: None,
+            journal_fails: false,
+            journal_lags: false,
         }
     }
 
@@ -136,20 +152,27 @@ impl<S: FlowSource> Agent<S> {
         let directory = self.spool.directory().to_owned();
         let frames = Arc::clone(self.spool.frames());
         // The writer ends after the reader, the shipper after the writer.
-        let writer_done = AtomicBool::new(false);
+        let (reader_done, writer_done) = (AtomicBool::new(false), AtomicBool::new(false));
+        let ending = || stopping.load(Ordering::Acquire) || reader_done.load(Ordering::Acquire);
         thread::scope(|scope| {
-            let writer = scope.spawn(|| {
-                let written = spool::run_writer(&directory, &frames, &queue, stopping);
-                writer_done.store(true, Ordering::Release);
-                written
+            let writer = scope.spawn({
+                let (directory, frames) = (&directory, &frames);
+                let (ending, done) = (&ending, SetOnDrop(&writer_done));
+                // The queue's end moves in: when the writer gives up, the reader gets to know.
+                move || {
+                    let _done = done;
+                    spool::run_writer(directory, frames, &queue, ending)
+                }
             });
             let shipper = scope.spawn(|| ship::run(&frames, deliver, &writer_done));
             let read = self.read(environment, stopping);
             // Hanging up lets the writer finish its queue, and the shipper what was written.
             self.queue = None;
+            reader_done.store(true, Ordering::Release);
             let wrote = writer.join().unwrap_or(Err(AgentError::Thread { thread: "spool" }));
             let shipped = shipper.join().unwrap_or(Err(AgentError::Thread { thread: "delivery" }));
-            read.and(wrote).and(shipped)
+            // The disk's own word says more than that the reader lost its writer.
+            wrote.and(read).and(shipped)
         })
     }
 
@@ -164,7 +187,12 @@ impl<S: FlowSource> Agent<S> {
         self.settle_recovered(environment);
         while !stopping.load(Ordering::Acquire) {
             let begun = Instant::now();
-            self.tick(environment)?;
+            if self.spool.frames().disk_fails() {
+                // The kernel counts on, and its notices are read; a dump would only pile up.
+                self.show(environment);
+            } else {
+                self.tick(environment)?;
+            }
             // Right after a start one more look tells what is gone from what was only hidden.
             let interval =
                 if self.resumed.is_some() { Duration::from_secs(1) } else { self.pace.interval() };
@@ -206,9 +234,27 @@ impl<S: FlowSource> Agent<S> {
         let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
         desk.look_at_clock();
         let heard = self.source.drain(&mut desk)?;
-        desk.write_last_words(self.spool.open_frame())?;
+        let written = desk.write_last_words(self.spool.open_frame());
+        self.note_journal(written);
         self.note_heard(heard);
         Ok(heard.received)
+    }
+
+    /// A journal that cannot be written costs nothing unless weir is killed meanwhile.
+    fn note_journal(&mut self, written: Result<(), AgentError>) {
+        match written {
+            Ok(()) => self.journal_fails = false,
+            Err(error) => {
+                if !self.journal_fails {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "last words cannot be written down; they are held in memory"
+                    );
+                }
+                self.journal_fails = true;
+                self.spool.frames().waiting_because(&error::chain(&error));
+            }
+        }
     }
 
     fn note_heard(&mut self, heard: Heard) {
@@ -243,14 +289,15 @@ impl<S: FlowSource> Agent<S> {
         self.pending_gaps.append(&mut self.spool.frames().take_gaps());
         let clock = clock::now();
         let was_baseline = self.books.is_baseline();
-        let complete = self.dump(clock, environment)?;
+        let complete = self.dump(clock, environment);
         let forgotten = {
             let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
             desk.end_dump(complete);
             desk.look_at_clock();
             let heard = self.source.drain(&mut desk)?;
-            desk.write_last_words(self.spool.open_frame())?;
+            let written = desk.write_last_words(self.spool.open_frame());
             let forgotten = desk.judge();
+            self.note_journal(written);
             self.note_heard(heard);
             forgotten
         };
@@ -269,24 +316,21 @@ impl<S: FlowSource> Agent<S> {
     }
 
     /// Reads the dump to its end; false when it broke off.
-    fn dump(
-        &mut self,
-        clock: Clock,
-        environment: &mut dyn Environment,
-    ) -> Result<bool, AgentError> {
+    fn dump(&mut self, clock: Clock, environment: &mut dyn Environment) -> bool {
         let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
         desk.begin_dump(clock);
         if let Err(error) = self.source.begin_dump() {
             tracing::warn!(error = &error as &dyn std::error::Error, "the dump did not begin");
-            return Ok(false);
+            return false;
         }
         let mut all = Heard::default();
+        let mut written = Ok(());
         let complete = loop {
             desk.look_at_clock();
             match self.source.next_piece(&mut desk) {
                 Ok(Some(heard)) => {
                     all.add(heard);
-                    desk.write_last_words(self.spool.open_frame())?;
+                    written = desk.write_last_words(self.spool.open_frame());
                 }
                 Ok(None) => break true,
                 Err(error) => {
@@ -298,29 +342,31 @@ impl<S: FlowSource> Agent<S> {
                 }
             }
         };
+        self.note_journal(written);
         self.note_heard(all);
-        Ok(complete)
+        complete
     }
 
     /// Declares connections that left without a last word.
     fn declare_gone(&mut self, gone: u64, complete: bool, clock: Clock) {
         let now = clock.now.to_wall(clock.wall_offset_nanos).seconds();
         if let Some(resumed) = &mut self.resumed {
-            resumed.gone += gone;
-            resumed.ticks += u32::from(complete);
-            if resumed.ticks < 2 {
-                return;
+            // Declared with the first batch: a kill before the second look must not hide it.
+            let first = !std::mem::replace(&mut resumed.declared, true);
+            if first || gone > 0 {
+                self.pending_gaps.push(Gap {
+                    reason: GapReason::AgentDown,
+                    from_seconds: resumed.from_seconds,
+                    to_seconds: resumed.to_seconds,
+                    connections: gone,
+                    bytes_bound: resumed.bound.filter(|_| first),
+                    ..Gap::default()
+                });
             }
-            let gap = Gap {
-                reason: GapReason::AgentDown,
-                from_seconds: resumed.from_seconds,
-                to_seconds: resumed.to_seconds,
-                connections: resumed.gone,
-                bytes_bound: resumed.bound,
-                ..Gap::default()
-            };
-            self.resumed = None;
-            self.pending_gaps.push(gap);
+            resumed.ticks += u32::from(complete);
+            if resumed.ticks >= 2 {
+                self.resumed = None;
+            }
         } else if gone > 0 {
             self.pending_gaps.push(Gap {
                 reason: GapReason::EndedUnseen,
@@ -363,8 +409,22 @@ impl<S: FlowSource> Agent<S> {
             .chain(health.into_iter().map(|(name, value)| Note::Health(name, value)));
         let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
         desk.seal(notes);
-        if let Some(generation) = self.spool.open_frame().rotate()? {
-            self.send(ToDisk::Supersede { generation })?;
+        if self.books.take_unsent() + tick.unsent > 0 {
+            // What was not handed over is billed again from the kernel after a restart.
+            return Err(AgentError::Thread { thread: "spool" });
+        }
+        self.books.words_are_sealed();
+        match self.spool.open_frame().rotate() {
+            Ok(generation) => {
+                self.journal_lags = false;
+                if let Some(generation) = generation {
+                    self.send(ToDisk::Supersede { generation })?;
+                }
+            }
+            Err(error) => {
+                self.journal_lags = true;
+                self.note_journal(Err(error));
+            }
         }
         let mut status = self.lock_status();
         status.records += tick.records;
@@ -376,10 +436,11 @@ impl<S: FlowSource> Agent<S> {
     }
 
     fn checkpoint(&mut self) -> Result<(), AgentError> {
-        if self.books.is_baseline() {
+        // Last words that a checkpoint covers must be gone before it counts: they would be billed
+        // again.
+        if self.books.is_baseline() || self.journal_lags {
             return Ok(());
         }
-        self.checkpointed_at = Some(Instant::now());
         let sequence = self.books.last_sequence();
         let written = self.spool.directory().join(format!("checkpoint-{sequence}.tmp"));
         let at = self.books.checkpoint_at(sequence, self.spool.boot());
@@ -390,8 +451,10 @@ impl<S: FlowSource> Agent<S> {
         if let Err(error) = spool::write_checkpoint(&written, epoch, at, count, &mut slots) {
             // Without a checkpoint frames pile up until the spool's limit: said, not fatal.
             tracing::error!(error = &error as &dyn std::error::Error, "no checkpoint was written");
+            self.spool.frames().waiting_because(&error::chain(&error));
             return Ok(());
         }
+        self.checkpointed_at = Some(Instant::now());
         self.send(ToDisk::Checkpoint { written, sequence })
     }
 
@@ -402,8 +465,7 @@ impl<S: FlowSource> Agent<S> {
     }
 
     fn update_status(&mut self, spent: Duration, environment: &mut dyn Environment) {
-        let (spool_bytes, undelivered, waiting_because) = self.spool.frames().load();
-        let snapshot = {
+        {
             let mut status = self.lock_status();
             status.source = self.source.name();
             status.ticks += 1;
@@ -413,6 +475,14 @@ impl<S: FlowSource> Agent<S> {
             status.connections = self.books.live();
             status.malformed = status.malformed.max(self.source.malformed());
             status.ledger = self.books.counts();
+        }
+        self.show(environment);
+    }
+
+    fn show(&self, environment: &mut dyn Environment) {
+        let (spool_bytes, undelivered, waiting_because) = self.spool.frames().load();
+        let snapshot = {
+            let mut status = self.lock_status();
             status.spool_bytes = spool_bytes;
             status.undelivered = undelivered;
             status.waiting_because = waiting_because;

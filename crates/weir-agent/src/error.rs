@@ -32,9 +32,10 @@ pub enum AgentError {
     },
     /// The spool's own files contradict themselves.
     #[error(
-        "the spool {} is damaged ({what}): move it aside to start a new one; what it held and had \
-         not delivered is lost with it",
-        path.display()
+        "{} is damaged ({what}): move the directory {} aside and weir begins a new spool; what this \
+         one held and had not delivered is lost with it",
+        path.display(),
+        path.parent().unwrap_or(path).display()
     )]
     Damaged {
         /// The file.
@@ -64,6 +65,12 @@ pub enum AgentError {
         /// Which.
         thread: &'static str,
     },
+}
+
+/// An error with all its causes, in one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 impl AgentError {

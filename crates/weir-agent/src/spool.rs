@@ -26,12 +26,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use weir_flow::batch::{Gap, GapReason};
-use weir_flow::frame::Batch;
+use weir_flow::frame::{Batch, FrameError};
 use weir_flow::journal::Recovery;
 use weir_flow::ledger::{Clock, Ledger};
 use weir_flow::{BatchId, BootTime, Epoch, Sample, WallTime};
 
 pub(crate) use self::checkpoint::write as write_checkpoint;
+pub(crate) use self::frames::gap_for;
 pub use self::frames::{Frames, Undelivered};
 pub(crate) use self::open_frame::OpenFrame;
 pub(crate) use self::writer::{ToDisk, run as run_writer};
@@ -91,6 +92,7 @@ impl Spool {
     ) -> Result<(Self, Recovered), AgentError> {
         make_directory(directory)?;
         let lock = lock(directory)?;
+        remove_half_written(directory)?;
         let mut gaps = Vec::new();
         let opened = match resume(directory, boot)? {
             Some(resumed) if !resumed.is_older_than(limits.age, now) => resumed,
@@ -158,6 +160,8 @@ fn begin(directory: &Path) -> Result<Opened, AgentError> {
     for (_, path) in open_frame::list(directory)? {
         remove(&path)?;
     }
+    // A frame of the old epoch that comes back after a power loss would pass for damaged.
+    sync_directory(&directory.join("frames"))?;
     let mut bits = [0; 16];
     File::open("/dev/urandom")
         .and_then(|mut random| random.read_exact(&mut bits))
@@ -184,8 +188,9 @@ fn set_aside(directory: &Path, old: &Opened, now: WallTime) -> Result<Gap, Agent
         records += Batch::decode(&bytes).map_or(0, |batch| u64::from(batch.header.records));
     }
     let open = open_frame::list(directory)?.into_iter().map(|(_, path)| path);
-    let names = ["frames", "epoch", "checkpoint"].map(|name| directory.join(name));
-    for path in open.chain(names) {
+    // The checkpoint first: a spool without one is begun anew, whatever else is still there.
+    let names = ["checkpoint", "frames", "epoch"].map(|name| directory.join(name));
+    for path in names.into_iter().chain(open) {
         let name = path.file_name().expect("every path here ends in a name");
         let moved = fs::rename(&path, aside.join(name));
         moved.map_err(AgentError::spool("set aside", &path))?;
@@ -202,7 +207,13 @@ fn set_aside(directory: &Path, old: &Opened, now: WallTime) -> Result<Gap, Agent
 
 fn read_epoch(directory: &Path) -> Result<Epoch, AgentError> {
     let path = directory.join("epoch");
-    let text = fs::read_to_string(&path).map_err(AgentError::spool("read", &path))?;
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let what = "there is a checkpoint, but no epoch it could belong to".to_owned();
+            return Err(AgentError::Damaged { path, what });
+        }
+        read => read.map_err(AgentError::spool("read", &path))?,
+    };
     let bits = u128::from_str_radix(text.trim(), 16).map_err(|_not_hex| AgentError::Damaged {
         path,
         what: "its epoch is not 32 hexadecimal digits".to_owned(),
@@ -225,7 +236,12 @@ fn resume(directory: &Path, boot: u128) -> Result<Option<Opened>, AgentError> {
     for (sequence, path) in frames::list(directory)? {
         let bytes = fs::read(&path).map_err(AgentError::spool("read", &path))?;
         let id = BatchId { epoch, sequence };
-        match Batch::decode(&bytes) {
+        if (last + 1..sequence).any(|missing| !quarantined(directory, missing).exists()) {
+            // Weir does not delete what no checkpoint covers: the files went astray.
+            tracing::error!(from = last + 1, to = sequence - 1, "batches are missing in the spool");
+            gaps.push(damaged_at(last_sealed));
+        }
+        match whole(&bytes) {
             Ok(batch) if batch.header.id == id => {
                 if sequence > at.sequence {
                     let replayed = recovery.frame(&batch);
@@ -248,23 +264,31 @@ fn resume(directory: &Path, boot: u128) -> Result<Option<Opened>, AgentError> {
     Ok(Some(Opened { epoch, recovered, known }))
 }
 
+/// A batch that can be read to its end.
+fn whole(bytes: &[u8]) -> Result<Batch<'_>, FrameError> {
+    let batch = Batch::decode(bytes)?;
+    batch.records().try_for_each(|record| record.map(drop))?;
+    batch.notes().try_for_each(|note| note.map(drop))?;
+    Ok(batch)
+}
+
+/// A loss that nobody can measure, about when it must have been.
+pub(crate) fn damaged_at(wall: WallTime) -> Gap {
+    let (from_seconds, to_seconds) = (wall.seconds(), wall.seconds());
+    Gap { reason: GapReason::SpoolDamaged, from_seconds, to_seconds, ..Gap::default() }
+}
+
 /// A frame that cannot be read: it goes to quarantine, and the loss is declared.
-fn damaged(
-    directory: &Path,
-    sequence: u64,
-    why: &str,
-    around: WallTime,
-) -> Result<Gap, AgentError> {
+fn damaged(directory: &Path, sequence: u64, why: &str, near: WallTime) -> Result<Gap, AgentError> {
     tracing::error!(sequence, why, "a batch in the spool is damaged; kept in quarantine");
     let from = frames::path(directory, sequence);
-    let to = directory.join("quarantine").join(format!("{sequence:020}"));
+    let to = quarantined(directory, sequence);
     fs::rename(&from, &to).map_err(AgentError::spool("move to quarantine", &from))?;
-    Ok(Gap {
-        reason: GapReason::SpoolDamaged,
-        from_seconds: around.seconds(),
-        to_seconds: around.seconds(),
-        ..Gap::default()
-    })
+    Ok(damaged_at(near))
+}
+
+fn quarantined(directory: &Path, sequence: u64) -> PathBuf {
+    directory.join("quarantine").join(format!("{sequence:020}"))
 }
 
 fn lock(directory: &Path) -> Result<File, AgentError> {
@@ -291,6 +315,17 @@ fn make_directory(path: &Path) -> Result<(), AgentError> {
         .mode(0o700)
         .create(path)
         .map_err(AgentError::spool("make the directory", path))
+}
+
+/// Removes what a run that was killed had begun to write.
+fn remove_half_written(directory: &Path) -> Result<(), AgentError> {
+    let frames = directory.join("frames");
+    let mut files = list(directory)?;
+    if frames.exists() {
+        files.append(&mut list(&frames)?);
+    }
+    let mut half = files.iter().filter(|path| path.extension().is_some_and(|end| end == "tmp"));
+    half.try_for_each(|path| remove(path))
 }
 
 fn list(directory: &Path) -> Result<Vec<PathBuf>, AgentError> {

@@ -33,7 +33,12 @@ Examples:
   The busiest connections of this machine, once:
     weir top --once
   The same for a program:
-    weir top --once -o json";
+    weir top --once -o json
+
+It reads the conntrack table twice, a second apart, and stores nothing; `weir up` need not run.
+Bytes are those of IP packets, headers included. Without CAP_NET_ADMIN it shows this machine's TCP
+sockets instead, by their payload, and says so. In a table `?` is unknown, never 0; it is null in
+JSON and empty in CSV.";
 
 const QUERY_EXAMPLES: &str = "\
 Examples:

@@ -27,6 +27,7 @@ use self::machine::Machine;
 use self::screen::Screen;
 use self::status_file::{State, StatusFile};
 use crate::args::UpArgs;
+use crate::top::host_name;
 use crate::{data_dir, unprivileged};
 
 /// Runs until a signal ends it.
@@ -217,14 +218,6 @@ fn log_to_stderr() {
 fn say(text: &str) {
     use std::io::Write as _;
     drop(writeln!(std::io::stderr(), "weir: {text}"));
-}
-
-fn host_name() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname")
-        .map(|name| name.trim().to_owned())
-        .ok()
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "localhost".to_owned())
 }
 
 /// How often the local directory may be refreshed at most.

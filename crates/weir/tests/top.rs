@@ -115,8 +115,8 @@ fn a_service_is_shown_beside_its_backend() {
     run("nft", &[&rule]);
     let mut source = TcpStream::connect("10.96.0.10:80").unwrap();
     let (mut accepted, _) = listener.accept().unwrap();
-    source.write_all(&[1; 50_000]).unwrap();
-    accepted.read_exact(&mut [0; 50_000]).unwrap();
+    source.write_all(&vec![1; 50_000]).unwrap();
+    accepted.read_exact(&mut vec![0; 50_000]).unwrap();
 
     let answer = json(&top(&["-o", "json", "--limit", "0"]));
     let connection = find(&answer, source.local_addr().unwrap(), backend.port());
@@ -213,24 +213,24 @@ fn up_without_privilege_shows_sockets_until_it_is_stopped() {
 /// it is copied.
 struct Nobody {
     program: PathBuf,
-    _directory: Option<tempfile::TempDir>,
+    directory: Option<tempfile::TempDir>,
 }
 
 impl Nobody {
     fn new() -> Self {
         let built = PathBuf::from(env!("CARGO_BIN_EXE_weir"));
         if !capability::net_admin().unwrap() {
-            return Self { program: built, _directory: None };
+            return Self { program: built, directory: None };
         }
         let directory = tempfile::tempdir().unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).unwrap();
         let program = directory.path().join("weir");
         fs::copy(built, &program).unwrap();
-        Self { program, _directory: Some(directory) }
+        Self { program, directory: Some(directory) }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = if self._directory.is_some() {
+        let mut command = if self.directory.is_some() {
             let mut command = Command::new("setpriv");
             command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]);
             command.arg(&self.program);
@@ -276,7 +276,7 @@ fn find(answer: &Value, source: SocketAddr, port: u16) -> &Value {
 }
 
 fn number(connection: &Value, column: &str) -> u64 {
-    connection[column].as_u64().unwrap_or_else(|| panic!("{column} of {connection:#}"))
+    connection[column].as_u64().expect(column)
 }
 
 /// So many packets of so many bytes there and back.

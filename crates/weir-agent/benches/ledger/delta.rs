@@ -7,6 +7,7 @@ use weir_agent::{FlowSource as _, Visitor, clock};
 use weir_conntrack::Dump;
 use weir_flow::ledger::{Ledger, Slot, Surroundings};
 use weir_flow::{Epoch, FlowRecord, Sample};
+use weir_lab::fill;
 
 use crate::allocator;
 use crate::figures::{at_most, float, inform, median, thread_cpu};
@@ -62,6 +63,28 @@ pub(crate) fn measure(entries: u32) -> Result<()> {
     // Rounded to thousandths: what does not grow with the table vanishes.
     let per_record = (per_tick / f64::from(entries) * 1e3).round() / 1e3;
     at_most("ledger_allocations_per_record", per_record, "allocations", 0.0);
+    Ok(())
+}
+
+/// A table to which one in a hundred is added before each tick: newcomers must be found to be new,
+/// and must line up from then on. Leaves them in the table.
+pub(crate) fn measure_growth(entries: u32) -> Result<()> {
+    let mut floor = Floor::open()?;
+    let mut reader = Reader::open(0, entries)?;
+    let mut ratios = Vec::new();
+    let newcomers = entries / 100;
+    let mut now = entries;
+    for _ in 0..ROUNDS {
+        fill::fill(now, newcomers)?;
+        now += newcomers;
+        let floor = floor.once()?;
+        ratios.push(reader.tick(newcomers.into())? / floor);
+    }
+    let table = format!("{}k", entries / 1_000);
+    let name = format!("delta_1_percent_new_over_floor_{table}");
+    inform(&name, median(&mut ratios), "ratio");
+    let misses = reader.ledger.counts().misses;
+    at_most("delta_misses_beyond_newcomers", float(misses) - f64::from(now), "entries", 0.0);
     Ok(())
 }
 

@@ -45,9 +45,8 @@ fn main() -> Result<()> {
     pages::keep_small();
 
     memory::measure(entries)?;
-        return Ok(());
-    }
     delta::measure(entries)?;
     agent::measure(entries, 100)?;
-    agent::measure(entries, 10)
+    agent::measure(entries, 10)?;
+    delta::measure_growth(entries)
 }

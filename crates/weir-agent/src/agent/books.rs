@@ -22,6 +22,8 @@ pub(super) struct Tick {
     pub(super) from_here: Option<u64>,
     /// Entries seen whose packets go past their counters.
     pub(super) offloaded: u64,
+    /// Batches that could not be handed over because the spool's writer is gone.
+    pub(super) unsent: u64,
 }
 
 pub(super) struct Books {
@@ -70,6 +72,15 @@ impl Books {
         std::mem::take(&mut self.tick)
     }
 
+    /// What could not be written to the open frame stands in batches now.
+    pub(super) fn words_are_sealed(&mut self) {
+        self.words.clear();
+    }
+
+    pub(super) fn take_unsent(&mut self) -> u64 {
+        std::mem::take(&mut self.tick.unsent)
+    }
+
     /// The books, open for work.
     pub(super) fn desk<'a>(
         &'a mut self,
@@ -101,6 +112,7 @@ impl Desk<'_> {
     pub(super) fn settle_recovered(&mut self) {
         self.pen.sealer.set_clock(self.read_at);
         for (sample, read_at) in std::mem::take(self.recovered) {
+            let read_at = in_this_boot(read_at, self.read_at);
             self.ledger.destroyed(&sample, read_at, &mut self.pen);
         }
     }
@@ -125,8 +137,8 @@ impl Desk<'_> {
     }
 
     pub(super) fn seal(&mut self, notes: impl Iterator<Item = Note>) {
-        let Pen { sealer, queue, .. } = &mut self.pen;
-        let mut keep = |sealed: Sealed<'_>| send(*queue, sealed);
+        let Pen { sealer, tick, queue, .. } = &mut self.pen;
+        let mut keep = |sealed: Sealed<'_>| tick.unsent += u64::from(!send(*queue, sealed));
         for note in notes {
             sealer.note(&note, &mut keep);
         }
@@ -145,6 +157,16 @@ impl Visitor for Desk<'_> {
         self.pen.tick.offloaded += u64::from(sample.status.offloaded());
         self.ledger.observe(sample, &mut self.pen);
     }
+}
+
+/// When a last word of an earlier run was read. What lies ahead was read in an earlier boot, whose
+/// clock says nothing here: only its wall time does.
+fn in_this_boot(read_at: Clock, now: Clock) -> Clock {
+    if read_at.now <= now.now {
+        return read_at;
+    }
+    let wall = read_at.now.to_wall(read_at.wall_offset_nanos);
+    Clock { now: wall.to_boot(now.wall_offset_nanos).min(now.now), ..now }
 }
 
 /// Where the ledger's records go.
@@ -168,8 +190,10 @@ impl Surroundings for Pen<'_> {
                 *self.tick.from_here.get_or_insert(0) += sent;
             }
         }
-        let queue = self.queue;
-        self.sealer.record(record, &mut |sealed: Sealed<'_>| send(queue, sealed));
+        let Self { sealer, tick, queue, .. } = self;
+        sealer.record(record, &mut |sealed: Sealed<'_>| {
+            tick.unsent += u64::from(!send(*queue, sealed));
+        });
     }
 
     fn listeners(&self) -> &dyn Listeners {
@@ -177,13 +201,10 @@ impl Surroundings for Pen<'_> {
     }
 }
 
-/// Hands a batch to the disk; waits while its queue is full. The kernel counts on meanwhile.
-fn send(queue: Option<&Sender<ToDisk>>, sealed: Sealed<'_>) {
+/// Hands a batch to the disk; waits while its queue is full. The kernel counts on meanwhile. False
+/// when nobody takes it any more.
+fn send(queue: Option<&Sender<ToDisk>>, sealed: Sealed<'_>) -> bool {
     let sequence = sealed.header.id.sequence;
     let request = ToDisk::Frame { sequence, frame: sealed.frame.to_vec() };
-    let sent = queue.is_some_and(|queue| queue.send(request).is_ok());
-    if !sent {
-        // The writer died; the reader notices at its next own request and ends with an error.
-        tracing::error!(sequence, "the spool's writer is gone; the batch stays unsealed on disk");
-    }
+    queue.is_some_and(|queue| queue.send(request).is_ok())
 }

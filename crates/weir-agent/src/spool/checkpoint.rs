@@ -3,7 +3,7 @@
 //! Magic, epoch, last batch, boot, tick, wall time, count; 48 bytes a connection; an XXH3-128 of it
 //! all. Little endian. Streamed both ways: the table is never in memory twice.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::Path;
 
@@ -41,6 +41,10 @@ pub(crate) fn write(
         out.inner.write_all(&digest.to_le_bytes())?;
         out.inner.flush()
     });
+    if written.is_err() {
+        // Half a checkpoint is of no use, and the disk may be full.
+        drop(fs::remove_file(path));
+    }
     written.map_err(AgentError::spool("write", path))
 }
 

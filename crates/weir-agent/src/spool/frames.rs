@@ -9,8 +9,8 @@ use std::time::Duration;
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::frame::{Batch, FrameBuilder, Note};
 
-use super::{SpoolLimits, free_bytes, remove, write_durably};
-use crate::AgentError;
+use super::{SpoolLimits, free_bytes, quarantined, remove, write_durably};
+use crate::{AgentError, clock};
 
 /// What is known of the frames at the start.
 #[derive(Clone, Debug, Default)]
@@ -62,8 +62,58 @@ struct State {
     /// Gaps to be declared with the next batch.
     gaps: Vec<Gap>,
     wants_checkpoint: bool,
+    disk_fails: bool,
     /// Dropped frames, so far.
     dropped: u64,
+}
+
+/// Gaps held apart until a batch takes them; beyond that, those of one reason are joined.
+const GAPS_MAX: usize = 64;
+/// Batches kept in quarantine; beyond it the oldest go.
+const QUARANTINE_MAX: usize = 256;
+
+impl State {
+    fn declare(&mut self, gap: Gap) {
+        let full = self.gaps.len() >= GAPS_MAX;
+        match self.gaps.iter_mut().find(|known| full && known.reason == gap.reason) {
+            Some(known) => join(known, &gap),
+            None => self.gaps.push(gap),
+        }
+    }
+}
+
+/// Makes one gap of two that have the same reason.
+fn join(one: &mut Gap, other: &Gap) {
+    one.from_seconds = one.from_seconds.min(other.from_seconds);
+    one.to_seconds = one.to_seconds.max(other.to_seconds);
+    one.connections = one.connections.saturating_add(other.connections);
+    one.records = one.records.saturating_add(other.records);
+    one.bytes = one.bytes.saturating_add(other.bytes);
+    one.bytes_bound = match (one.bytes_bound, other.bytes_bound) {
+        (Some(one), Some(other)) => Some(one.saturating_add(other)),
+        (one, other) => one.or(other),
+    };
+}
+
+/// What is missing when the records of a batch are lost.
+pub(crate) fn gap_for(batch: &Batch<'_>, reason: GapReason) -> Gap {
+    let hour = batch.header.hour * 3_600;
+    let records = batch.records().filter_map(Result::ok);
+    Gap {
+        reason,
+        from_seconds: hour,
+        to_seconds: hour + 3_600,
+        records: batch.header.records.into(),
+        bytes: records.map(|record| record.delta().bytes()).sum(),
+        ..Gap::default()
+    }
+}
+
+fn limit_quarantine(directory: &Path) -> Result<(), AgentError> {
+    let mut files = super::list(directory)?;
+    files.sort_unstable();
+    let surplus = files.len().saturating_sub(QUARANTINE_MAX);
+    files[..surplus].iter().try_for_each(|file| remove(file))
 }
 
 /// A batch on its way.
@@ -89,6 +139,7 @@ impl Frames {
             waiting_because: None,
             gaps: Vec::new(),
             wants_checkpoint: false,
+            disk_fails: false,
             dropped: 0,
         };
         Self {
@@ -114,10 +165,9 @@ impl Frames {
             Err(error) => {
                 // The file went away or cannot be read: declared, and not tried for ever.
                 tracing::error!(sequence, %error, "a batch cannot be read from the spool");
-                let gap = Gap { reason: GapReason::SpoolDamaged, ..Gap::default() };
                 let mut state = self.lock();
                 state.held.remove(&sequence);
-                state.gaps.push(gap);
+                state.declare(super::damaged_at(clock::wall()));
                 None
             }
         }
@@ -134,17 +184,40 @@ impl Frames {
         self.tidy()
     }
 
-    /// Moves a refused batch out of the way; `gap` is declared with the next one.
-    pub fn quarantine(&self, sequence: u64, gap: Option<Gap>) -> Result<(), AgentError> {
+    /// Moves a refused batch out of the way; `gaps` are declared with the next one.
+    pub(crate) fn quarantine(&self, sequence: u64, gaps: Vec<Gap>) -> Result<(), AgentError> {
         let from = path(&self.directory, sequence);
-        let to = self.directory.join("quarantine").join(format!("{sequence:020}"));
-        // A copy: the frame itself is still the ledger's journal until a checkpoint covers it.
-        fs::copy(&from, &to).map_err(AgentError::spool("move to quarantine", &from))?;
+        let to = quarantined(&self.directory, sequence);
+        remove(&to)?;
+        // A second name, which a full disk can give, too: the frame itself is still the ledger's
+        // journal until a checkpoint covers it.
+        fs::hard_link(&from, &to).map_err(AgentError::spool("move to quarantine", &from))?;
+        limit_quarantine(&self.directory.join("quarantine"))?;
         let mut state = self.lock();
         let dropped = state.held.get(&sequence).is_some_and(|held| held.dropped);
-        state.gaps.extend(gap.filter(|gap| gap.records > 0 && !dropped));
+        gaps.into_iter().filter(|_| !dropped).for_each(|gap| state.declare(gap));
         drop(state);
         self.answered(sequence)
+    }
+
+    /// The disk does not take what it is given.
+    pub(super) fn disk_failed(&self, reason: &str) {
+        let mut state = self.lock();
+        state.disk_fails = true;
+        state.waiting_because = Some(reason.to_owned());
+    }
+
+    /// It does again.
+    pub(super) fn disk_works(&self) {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.disk_fails) {
+            state.waiting_because = None;
+        }
+    }
+
+    /// True while the spool's writer tries in vain.
+    pub(crate) fn disk_fails(&self) -> bool {
+        self.lock().disk_fails
     }
 
     /// Says why delivery waits.
@@ -168,6 +241,11 @@ impl Frames {
     /// True when frames wait for a checkpoint before they can be dropped.
     pub(crate) fn wants_checkpoint(&self) -> bool {
         std::mem::take(&mut self.lock().wants_checkpoint)
+    }
+
+    /// Asks for one.
+    pub(super) fn want_checkpoint(&self) {
+        self.lock().wants_checkpoint = true;
     }
 
     /// Makes a frame durable.
@@ -234,17 +312,13 @@ impl Frames {
         let bytes = fs::read(&file).map_err(AgentError::spool("read", &file))?;
         let batch =
             Batch::decode(&bytes).map_err(|source| AgentError::Frame { sequence, source })?;
-        let hour = batch.header.hour * 3_600;
-        let records = batch.records().filter_map(Result::ok);
         let mut builder = FrameBuilder::default();
-        builder.note(&Note::Gap(Gap {
-            reason: GapReason::SpoolFull,
-            from_seconds: hour,
-            to_seconds: hour + 3_600,
-            records: batch.header.records.into(),
-            bytes: records.map(|record| record.delta().bytes()).sum(),
-            ..Gap::default()
-        }));
+        if batch.header.records > 0 {
+            builder.note(&Note::Gap(gap_for(&batch, GapReason::SpoolFull)));
+        }
+        // What it had to say of other losses is as small and stays; a checkpoint knows the rest.
+        let told = batch.notes().filter_map(Result::ok);
+        told.filter(|note| !matches!(note, Note::Forget(_))).for_each(|note| builder.note(&note));
         let (_, frame) = builder.finish(batch.header);
         write_durably(&file, frame)?;
         let held = Held { dropped: true, ..Held::new(frame.len()) };

@@ -4,7 +4,7 @@
 //! a power loss at most what was read since the last seal.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,15 @@ pub(crate) struct OpenFrame {
     directory: PathBuf,
     generation: u64,
     file: File,
-    empty: bool,
+    /// Bytes of whole items in the file.
+    length: u64,
+    /// More than that stands there: a write broke off in an item.
+    torn: bool,
 }
+
+/// Last words held in memory while the disk does not take them. They are in the ledger already;
+/// what is beyond this is lost only if weir is killed before the next seal.
+const UNWRITTEN_BYTES_MAX: usize = 4 << 20;
 
 impl OpenFrame {
     /// Begins a new file behind those that are there.
@@ -29,32 +36,46 @@ impl OpenFrame {
         let last = list(directory)?.last().map_or(0, |(generation, _)| *generation);
         let generation = last + 1;
         let file = create(directory, generation)?;
-        Ok(Self { directory: directory.to_owned(), generation, file, empty: true })
+        Ok(Self { directory: directory.to_owned(), generation, file, length: 0, torn: false })
     }
 
-    /// Writes encoded last words ([`weir_flow::journal::encode_last_word`]) and empties `words`.
+    /// Writes encoded last words ([`weir_flow::journal::encode_last_word`]) and empties `words`;
+    /// after an error they stay there for the next try.
     pub(crate) fn append(&mut self, words: &mut Vec<u8>) -> Result<(), AgentError> {
         if words.is_empty() {
             return Ok(());
         }
-        let path = path(&self.directory, self.generation);
-        let written = self.file.write_all(words);
-        words.clear();
-        self.empty = false;
-        written.map_err(AgentError::spool("write", &path))
+        let written = self.write(words);
+        if written.is_ok() || words.len() > UNWRITTEN_BYTES_MAX {
+            words.clear();
+        }
+        written.map_err(AgentError::spool("write", &path(&self.directory, self.generation)))
+    }
+
+    fn write(&mut self, words: &[u8]) -> io::Result<()> {
+        if self.torn {
+            // Whatever follows half an item could not be read again.
+            self.file.set_len(self.length)?;
+        }
+        self.torn = true;
+        self.file.write_all(words)?;
+        self.torn = false;
+        self.length += u64::try_from(words.len()).unwrap_or(0);
+        Ok(())
     }
 
     /// Moves on to the next file once everything in this one is in sealed batches. The files up
     /// to the returned generation are superseded when those batches are durable.
     pub(crate) fn rotate(&mut self) -> Result<Option<u64>, AgentError> {
-        if self.empty {
+        if self.length == 0 && !self.torn {
             // Files of an earlier run may still wait to be superseded.
             return Ok((self.generation > 1).then_some(self.generation - 1));
         }
         let done = self.generation;
         self.file = create(&self.directory, done + 1)?;
         self.generation = done + 1;
-        self.empty = true;
+        self.length = 0;
+        self.torn = false;
         Ok(Some(done))
     }
 }

@@ -1,15 +1,15 @@
 //! The spool's writer: a thread of its own, so that a slow disk does not keep events waiting.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::Receiver;
 
 use super::{Frames, open_frame, sync_directory};
-use crate::AgentError;
+use crate::{AgentError, error};
 
 /// What the reader asks of the disk, in order.
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(crate) fn run(
     directory: &Path,
     frames: &Frames,
     queue: &Receiver<ToDisk>,
-    stopping: &AtomicBool,
+    ending: &dyn Fn() -> bool,
 ) -> Result<(), AgentError> {
     for request in queue {
         let mut tries = 0;
@@ -57,13 +57,14 @@ pub(crate) fn run(
                     "the spool cannot be written; trying again"
                 );
             }
-            frames.waiting_because(&error.to_string());
+            frames.disk_failed(&error::chain(&error));
             tries += 1;
-            if stopping.load(Ordering::Acquire) && tries > LAST_TRIES {
+            if ending() && tries > LAST_TRIES {
                 return Err(error);
             }
             thread::sleep(RETRY);
         }
+        frames.disk_works();
     }
     Ok(())
 }
@@ -74,9 +75,14 @@ fn perform(directory: &Path, frames: &Frames, request: &ToDisk) -> Result<(), Ag
         ToDisk::Supersede { generation } => open_frame::supersede(directory, *generation),
         ToDisk::Checkpoint { written, sequence } => {
             let path = directory.join("checkpoint");
-            fs::File::open(written)
-                .and_then(|file| file.sync_all())
-                .map_err(AgentError::spool("sync", written))?;
+            match fs::File::open(written).and_then(|file| file.sync_all()) {
+                // Renamed by a try that failed behind that, or taken away: the next one counts.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    frames.want_checkpoint();
+                    return Ok(());
+                }
+                synced => synced.map_err(AgentError::spool("sync", written))?,
+            }
             // The open frames it covers must be gone for good before it counts.
             sync_directory(directory)?;
             fs::rename(written, &path).map_err(AgentError::spool("replace", &path))?;

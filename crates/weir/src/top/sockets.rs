@@ -121,11 +121,13 @@ impl Pair<'_> {
     fn destination(&self, ends: [Place; 2]) -> usize {
         let accepted = self.0.map(|socket| socket.is_some_and(|socket| socket.accepted));
         let known = ends.map(|(_, number)| port::is_well_known(Protocol::TCP, number));
-        match (self.0, accepted, known) {
-            (_, [true, false], _) | ([None, Some(_)], [_, false], _) => 0,
-            (_, [false, true], _) | ([Some(_), None], [false, _], _) => 1,
-            (_, _, [true, false]) => 0,
-            (_, _, [false, true]) => 1,
+        if accepted[0] != accepted[1] {
+            return usize::from(accepted[1]);
+        }
+        match &self.0 {
+            [Some(_), None] => 1,
+            [None, Some(_)] => 0,
+            _ if known[0] != known[1] => usize::from(known[1]),
             _ => usize::from(ends[1].1 < ends[0].1),
         }
     }
@@ -136,7 +138,9 @@ impl Pair<'_> {
         let [source, destination] =
             [self.0[source], self.0[1 - source]].map(|socket| socket.map(&of));
         let received_by = |one: Option<(u64, u64)>, other: Option<(u64, u64)>| {
-            one.map(|(_, received)| received).or(other.map(|(acked, _)| acked)).unwrap_or_default()
+            one.map(|(_, received)| received)
+                .or_else(|| other.map(|(acked, _)| acked))
+                .unwrap_or_default()
         };
         Bytes { sent: received_by(destination, source), received: received_by(source, destination) }
     }

@@ -24,11 +24,13 @@ fn clock(seconds_later: u64) -> Clock {
 }
 
 /// So many seconds before (or after) the first reading.
+#[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
 fn start(seconds: i64) -> Option<WallTime> {
     let moved = seconds * SECOND.cast_signed();
     Some(WallTime((FIRST + OFFSET).saturating_add_signed(moved)))
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
 fn counted(sent: u64, received: u64) -> Option<Totals> {
     let counters = |bytes: u64| Counters { packets: bytes.div_ceil(1_000), bytes };
     Some(Totals { sent: counters(sent), received: counters(received) })
@@ -61,13 +63,17 @@ fn measure(first: &[Sample], ends: &[Sample], second: &[Sample]) -> Vec<Measured
     let dump = |meter: &mut Meter, at, samples: &[Sample]| {
         let mut desk = meter.desk(clock(at), &NoListeners);
         desk.begin_dump();
-        samples.iter().for_each(|sample| desk.entry(sample));
+        for sample in samples {
+            desk.entry(sample);
+        }
         desk.end_dump();
         desk.judge();
     };
     dump(&mut meter, 0, first);
     let mut desk = meter.desk(clock(1), &NoListeners);
-    ends.iter().for_each(|sample| desk.last_word(sample));
+    for sample in ends {
+        desk.last_word(sample);
+    }
     dump(&mut meter, 2, second);
     meter.connections(INTERVAL)
 }
@@ -77,6 +83,7 @@ fn only(connections: &[Measured]) -> &Measured {
     &connections[0]
 }
 
+#[expect(clippy::unnecessary_wraps, reason = "as the fields have it")]
 fn both(sent: u64, received: u64) -> Option<Bytes> {
     Some(Bytes { sent, received })
 }
