@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
+use weir_flow::WallTime;
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::connection::Listeners;
 use weir_flow::frame::Note;
@@ -84,6 +85,10 @@ pub struct Agent<S> {
     heard: Heard,
     pending_gaps: Vec<Gap>,
     checkpointed_at: Option<Instant>,
+    /// Checkpoints begun, for their temporary files' names.
+    checkpoints: u64,
+    /// When the agent was made.
+    started: WallTime,
     /// Last words could not be written when last tried.
     journal_fails: bool,
     /// The open frame still holds last words that are sealed.
@@ -135,6 +140,8 @@ impl<S: FlowSource> Agent<S> {
             heard: Heard::default(),
             pending_gaps: gaps,
             checkpointed_at: None,
+            checkpoints: 0,
+            started: wall,
             journal_fails: false,
             journal_lags: false,
         }
@@ -153,26 +160,32 @@ impl<S: FlowSource> Agent<S> {
         let frames = Arc::clone(self.spool.frames());
         // The writer ends after the reader, the shipper after the writer.
         let (reader_done, writer_done) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shipper_done = AtomicBool::new(false);
         let ending = || stopping.load(Ordering::Acquire) || reader_done.load(Ordering::Acquire);
         thread::scope(|scope| {
             let writer = scope.spawn({
                 let (directory, frames) = (&directory, &frames);
-                let (ending, done) = (&ending, SetOnDrop(&writer_done));
+                let (ending, reader_done) = (&ending, &reader_done);
+                let done = SetOnDrop(&writer_done);
                 // The queue's end moves in: when the writer gives up, the reader gets to know.
                 move || {
                     let _done = done;
-                    spool::run_writer(directory, frames, &queue, ending)
+                    spool::run_writer(directory, frames, &queue, ending, reader_done)
                 }
             });
-            let shipper = scope.spawn(|| ship::run(&frames, deliver, &writer_done));
-            let read = self.read(environment, stopping);
-            // Hanging up lets the writer finish its queue, and the shipper what was written.
-            self.queue = None;
-            reader_done.store(true, Ordering::Release);
+            let shipper = scope.spawn(|| {
+                let _done = SetOnDrop(&shipper_done);
+                ship::run(&frames, deliver, &writer_done)
+            });
+            let read = {
+                // However reading ends, the writer finishes its queue, and the shipper after it.
+                let _done = SetOnDrop(&reader_done);
+                self.read(environment, stopping, &shipper_done)
+            };
             let wrote = writer.join().unwrap_or(Err(AgentError::Thread { thread: "spool" }));
             let shipped = shipper.join().unwrap_or(Err(AgentError::Thread { thread: "delivery" }));
             // The disk's own word says more than that the reader lost its writer.
-            wrote.and(read).and(shipped)
+            wrote.and(shipped).and(read)
         })
     }
 
@@ -180,12 +193,17 @@ impl<S: FlowSource> Agent<S> {
         &mut self,
         environment: &mut dyn Environment,
         stopping: &AtomicBool,
+        shipper_done: &AtomicBool,
     ) -> Result<(), AgentError> {
         if let Some(resumed) = &mut self.resumed {
             resumed.bound = environment.downtime_bound();
         }
         self.settle_recovered(environment);
         while !stopping.load(Ordering::Acquire) {
+            if shipper_done.load(Ordering::Acquire) {
+                // Its own error is reported when it is joined.
+                return Err(AgentError::Thread { thread: "delivery" });
+            }
             let begun = Instant::now();
             if self.spool.frames().disk_fails() {
                 // The kernel counts on, and its notices are read; a dump would only pile up.
@@ -206,7 +224,8 @@ impl<S: FlowSource> Agent<S> {
 
     /// Gives the ledger the last words that a crash left between reading and sealing.
     fn settle_recovered(&mut self, environment: &mut dyn Environment) {
-        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        let mut desk =
+            self.books.desk(environment.listeners(), self.queue.as_ref(), self.spool.open_frame());
         desk.settle_recovered();
     }
 
@@ -225,19 +244,24 @@ impl<S: FlowSource> Agent<S> {
             }
             if self.source.wait(left.min(STOP_CHECK))? {
                 thread::sleep(GATHER.min(left));
-                words += self.drain(environment)?;
+                let heard = self.drain(environment)?;
+                words += heard.received;
+                if heard.lost > 0 {
+                    // A dump at once repairs what lives.
+                    return Ok(());
+                }
             }
         }
     }
 
-    fn drain(&mut self, environment: &mut dyn Environment) -> Result<u64, AgentError> {
-        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
-        desk.look_at_clock();
+    fn drain(&mut self, environment: &mut dyn Environment) -> Result<Heard, AgentError> {
+        let mut desk =
+            self.books.desk(environment.listeners(), self.queue.as_ref(), self.spool.open_frame());
         let heard = self.source.drain(&mut desk)?;
-        let written = desk.write_last_words(self.spool.open_frame());
+        let written = desk.write_last_words();
         self.note_journal(written);
         self.note_heard(heard);
-        Ok(heard.received)
+        Ok(heard)
     }
 
     /// A journal that cannot be written costs nothing unless weir is killed meanwhile.
@@ -267,7 +291,7 @@ impl<S: FlowSource> Agent<S> {
         // The dump of the next tick repairs what lives; the finals of what is gone are lost.
         let lost = Gap {
             reason: GapReason::EventsLost,
-            from_seconds: self.status().last_tick.seconds().max(1).min(now),
+            from_seconds: self.last_look().seconds().min(now),
             to_seconds: now,
             connections: heard.lost,
             ..Gap::default()
@@ -291,11 +315,14 @@ impl<S: FlowSource> Agent<S> {
         let was_baseline = self.books.is_baseline();
         let complete = self.dump(clock, environment);
         let forgotten = {
-            let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+            let mut desk = self.books.desk(
+                environment.listeners(),
+                self.queue.as_ref(),
+                self.spool.open_frame(),
+            );
             desk.end_dump(complete);
-            desk.look_at_clock();
             let heard = self.source.drain(&mut desk)?;
-            let written = desk.write_last_words(self.spool.open_frame());
+            let written = desk.write_last_words();
             let forgotten = desk.judge();
             self.note_journal(written);
             self.note_heard(heard);
@@ -317,7 +344,8 @@ impl<S: FlowSource> Agent<S> {
 
     /// Reads the dump to its end; false when it broke off.
     fn dump(&mut self, clock: Clock, environment: &mut dyn Environment) -> bool {
-        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        let mut desk =
+            self.books.desk(environment.listeners(), self.queue.as_ref(), self.spool.open_frame());
         desk.begin_dump(clock);
         if let Err(error) = self.source.begin_dump() {
             tracing::warn!(error = &error as &dyn std::error::Error, "the dump did not begin");
@@ -326,11 +354,11 @@ impl<S: FlowSource> Agent<S> {
         let mut all = Heard::default();
         let mut written = Ok(());
         let complete = loop {
-            desk.look_at_clock();
             match self.source.next_piece(&mut desk) {
                 Ok(Some(heard)) => {
                     all.add(heard);
-                    written = desk.write_last_words(self.spool.open_frame());
+                    let piece = desk.write_last_words();
+                    written = written.and(piece);
                 }
                 Ok(None) => break true,
                 Err(error) => {
@@ -370,7 +398,7 @@ impl<S: FlowSource> Agent<S> {
         } else if gone > 0 {
             self.pending_gaps.push(Gap {
                 reason: GapReason::EndedUnseen,
-                from_seconds: self.status().last_tick.seconds().max(1).min(now),
+                from_seconds: self.last_look().seconds().min(now),
                 to_seconds: now,
                 connections: gone,
                 ..Gap::default()
@@ -389,7 +417,7 @@ impl<S: FlowSource> Agent<S> {
         let counted = Counted {
             bytes: tick.bytes,
             from_here: tick.from_here,
-            entries_without_counters: self.books.counts().uncounted_entries,
+            entries_without_counters: tick.uncounted,
             offloaded_entries: tick.offloaded,
         };
         let mut health = environment.tick_ends(counted);
@@ -407,7 +435,8 @@ impl<S: FlowSource> Agent<S> {
             .map(Note::Gap)
             .chain(forgotten.iter().map(|connection| Note::Forget(*connection)))
             .chain(health.into_iter().map(|(name, value)| Note::Health(name, value)));
-        let mut desk = self.books.desk(environment.listeners(), self.queue.as_ref());
+        let mut desk =
+            self.books.desk(environment.listeners(), self.queue.as_ref(), self.spool.open_frame());
         desk.seal(notes);
         if self.books.take_unsent() + tick.unsent > 0 {
             // What was not handed over is billed again from the kernel after a restart.
@@ -431,7 +460,6 @@ impl<S: FlowSource> Agent<S> {
         status.billed_bytes += tick.bytes;
         status.events += heard.received;
         status.lost_events += heard.lost;
-        status.malformed += heard.malformed;
         Ok(())
     }
 
@@ -442,7 +470,8 @@ impl<S: FlowSource> Agent<S> {
             return Ok(());
         }
         let sequence = self.books.last_sequence();
-        let written = self.spool.directory().join(format!("checkpoint-{sequence}.tmp"));
+        let written = self.spool.directory().join(format!("checkpoint-{}.tmp", self.checkpoints));
+        self.checkpoints += 1;
         let at = self.books.checkpoint_at(sequence, self.spool.boot());
         let slots = self.books.slots();
         let count = u64::try_from(slots.count()).unwrap_or(0);
@@ -473,7 +502,7 @@ impl<S: FlowSource> Agent<S> {
             status.interval = self.pace.interval();
             status.tick_cpu = spent;
             status.connections = self.books.live();
-            status.malformed = status.malformed.max(self.source.malformed());
+            status.malformed = self.source.malformed();
             status.ledger = self.books.counts();
         }
         self.show(environment);
@@ -491,8 +520,9 @@ impl<S: FlowSource> Agent<S> {
         environment.show(snapshot);
     }
 
-    fn status(&self) -> AgentStatus {
-        self.lock_status().clone()
+    /// When the last tick ended, or the agent began.
+    fn last_look(&self) -> WallTime {
+        self.lock_status().last_tick.max(self.started)
     }
 
     fn lock_status(&self) -> std::sync::MutexGuard<'_, AgentStatus> {

@@ -11,8 +11,16 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
 /// Reads `CLOCK_BOOTTIME` and what to add to it to get wall time.
 pub fn now() -> Clock {
-    let boot = read(libc::CLOCK_BOOTTIME);
-    let wall = read(libc::CLOCK_REALTIME);
+    // Stopped between the two readings, the process would take the pause for an offset.
+    const APART_NANOS: u64 = 1_000_000;
+    let (mut boot, mut wall) = (read(libc::CLOCK_BOOTTIME), read(libc::CLOCK_REALTIME));
+    for _ in 0..3 {
+        let after = read(libc::CLOCK_BOOTTIME);
+        if after - boot <= APART_NANOS {
+            break;
+        }
+        (boot, wall) = (after, read(libc::CLOCK_REALTIME));
+    }
     let wall_offset_nanos = wall.cast_signed().wrapping_sub(boot.cast_signed());
     Clock { now: BootTime(boot), wall_offset_nanos }
 }

@@ -16,7 +16,7 @@ pub use self::sample::{decode_sample, encode_sample};
 use crate::batch::{BatchId, Digest, Epoch, Gap, GapReason};
 use crate::counters::{Counters, Totals};
 use crate::record::{FlowRecord, RecordFlags};
-use crate::time::{BootTime, WallTime};
+use crate::time::{BootTime, HOUR, WallTime};
 use crate::tuple::Protocol;
 
 /// `WEIRBAT` and the format's version.
@@ -114,6 +114,9 @@ impl<'a> Batch<'a> {
         }
         let id = BatchId { epoch: Epoch(reader.u128()?), sequence: reader.u64()? };
         let hour = reader.u64()?;
+        if hour >= u64::MAX / HOUR {
+            return Err(FrameError::Impossible { what: "hour" });
+        }
         let wall_offset_nanos = reader.u64()?.cast_signed();
         let sealed_at = BootTime(reader.u64()?);
         let boot = reader.u128()?;

@@ -71,6 +71,8 @@ pub struct Recovery {
     replay: Replay,
     boot: u128,
     last_tick: BootTime,
+    /// Ends sealed in the last tick: another zone's word of the same connection may still wait.
+    ended: Vec<FlowRecord>,
     words: HashMap<u64, Vec<(Sample, Clock)>>,
 }
 
@@ -83,7 +85,7 @@ impl Recovery {
             words.entry(keys.connection(&sample)).or_default().push((sample, clock));
         }
         let replay = Replay::new(epoch);
-        Self { keys, replay, boot, last_tick: BootTime::default(), words }
+        Self { keys, replay, boot, last_tick: BootTime::default(), ended: Vec::new(), words }
     }
 
     /// A tick that was sealed, or the one a checkpoint was taken after.
@@ -101,12 +103,17 @@ impl Recovery {
 
     /// A frame sealed after the checkpoint, in the order of its number.
     pub fn frame(&mut self, batch: &Batch<'_>) -> Result<(), FrameError> {
+        let zones_in_use = self.words.values().flatten().any(|(sample, _)| sample.zone != 0);
+        if batch.header.sealed_at > self.last_tick {
+            self.ended.clear();
+        }
         self.tick(batch.header.boot, batch.header.sealed_at);
         for record in batch.records() {
             let record = record?;
             self.replay.record(&record);
             if record.flags.has(RecordFlags::CLOSED) {
                 self.heard(&record);
+                self.ended.extend(zones_in_use.then_some(record));
             }
         }
         for note in batch.notes() {
@@ -119,9 +126,13 @@ impl Recovery {
 
     /// The ledger as of the last frame, and the last words that no frame has.
     pub fn finish(self) -> (Ledger, Vec<(Sample, Clock)>) {
+        let mut replay = self.replay;
+        for record in &self.ended {
+            replay.ended(record);
+        }
         let mut words: Vec<_> = self.words.into_values().flatten().collect();
         words.sort_by_key(|(sample, clock)| (clock.now, self.keys.connection(sample)));
-        (self.replay.finish(self.last_tick), words)
+        (replay.finish(self.last_tick), words)
     }
 
     /// Drops the last word that a sealed frame already holds. Two lives can share a key where the

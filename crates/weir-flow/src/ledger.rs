@@ -279,8 +279,9 @@ impl Ledger {
         }
         if complete {
             self.baseline = None;
-            self.tombstones.dump_ended();
         }
+        // Also a dump that broke off shows nothing more: the next one begins later.
+        self.tombstones.dump_ended();
         self.phase = Phase::Idle;
         judgement
     }

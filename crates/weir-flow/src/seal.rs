@@ -70,8 +70,10 @@ impl Sealer {
         self.next_sequence
     }
 
-    /// Sets the clock by which the following records are placed in hours.
-    pub fn set_clock(&mut self, clock: Clock) {
+    /// Sets the clock by which the following records are placed in hours. What was placed by the
+    /// last one is sealed with that one.
+    pub fn set_clock(&mut self, clock: Clock, seals: &mut Seals<'_>) {
+        self.seal(seals);
         self.clock = clock;
     }
 
@@ -85,6 +87,8 @@ impl Sealer {
         }
         let first_hour = first_hour.max(last_hour.saturating_sub(HOURS_MAX - 1));
         let mut rest = *record;
+        let begin = WallTime(first_hour * HOUR).to_boot(offset);
+        rest.interval_from = rest.interval_from.max(begin);
         for hour in first_hour..last_hour {
             let cut = WallTime((hour + 1) * HOUR).to_boot(offset);
             let (part, remainder) = split(&rest, cut);

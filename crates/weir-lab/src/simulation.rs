@@ -138,6 +138,15 @@ struct Pen<'a> {
     sealed: &'a mut Vec<(u64, Vec<u8>)>,
 }
 
+impl Pen<'_> {
+    fn set_clock(&mut self, clock: Clock) {
+        let Self { sealer, sealed } = self;
+        sealer.set_clock(clock, &mut |seal: Sealed<'_>| {
+            sealed.push((seal.header.id.sequence, seal.frame.to_vec()));
+        });
+    }
+}
+
 impl Surroundings for Pen<'_> {
     fn record(&mut self, record: &FlowRecord) {
         let Self { sealer, sealed } = self;
@@ -246,7 +255,7 @@ impl World {
         }
         let (ledger, words) = recovery.finish();
         let mut sealer = Sealer::new(EPOCH, 0, last + 1, LIMITS);
-        sealer.set_clock(self.clock);
+        sealer.set_clock(self.clock, &mut |_| {});
         self.agent = Some(Agent { ledger, sealer });
         for (sample, read_at) in words {
             self.with_ledger(|ledger, pen| ledger.destroyed(&sample, read_at, pen));
@@ -264,9 +273,8 @@ impl World {
     fn tick(&mut self) {
         self.ticks += 1;
         let clock = self.clock;
-        let agent = self.agent.as_mut().expect("only called while the agent runs");
-        agent.sealer.set_clock(clock);
-        let was_baseline = agent.ledger.is_baseline();
+        self.with_ledger(|_, pen| pen.set_clock(clock));
+        let was_baseline = self.with_ledger(|ledger, _| ledger.is_baseline());
         if was_baseline {
             self.kernel.baseline_begins();
         }

@@ -10,7 +10,7 @@ use weir_flow::fold::Folder;
 use weir_flow::frame::{Batch, Header, Note};
 use weir_flow::ingest::{Answer, Decision, Ingest as Decisions};
 use weir_flow::time::SECOND;
-use weir_flow::{BatchId, Digest, Directory, Folded, WallTime};
+use weir_flow::{BatchId, Digest, Directory, Epoch, Folded, WallTime};
 use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
 
 /// A batch may lie this far in the future; what lies further is moved back to now, and counted.
@@ -40,6 +40,8 @@ pub struct IngestCounts {
 /// The way of a batch into the store.
 pub struct Ingest<D> {
     node: String,
+    /// The name each epoch began under: a machine that is renamed keeps it until a new spool.
+    nodes: HashMap<Epoch, String>,
     store: Arc<dyn FlowStore>,
     directory: D,
     decisions: Decisions,
@@ -52,15 +54,16 @@ impl<D: Directory> Ingest<D> {
     /// An ingest that continues where the store stands. Batches are taken to come from `node`.
     pub fn new(node: String, store: Arc<dyn FlowStore>, directory: D) -> Result<Self, StoreError> {
         let mut digests = HashMap::new();
-        let mut epochs = Vec::new();
+        let (mut epochs, mut nodes) = (Vec::new(), HashMap::new());
         for known in store.committed()? {
             let id = |sequence| BatchId { epoch: known.epoch, sequence };
             digests.extend(known.digests.iter().map(|(number, digest)| (id(*number), *digest)));
+            nodes.insert(known.epoch, known.node);
             epochs.push((known.epoch, known.ranges));
         }
         let decisions = Decisions::restore(epochs);
         let (folder, counts) = (Folder::default(), IngestCounts::default());
-        Ok(Self { node, store, directory, decisions, digests, folder, counts })
+        Ok(Self { node, nodes, store, directory, decisions, digests, folder, counts })
     }
 
     /// What it did so far.
@@ -110,7 +113,7 @@ impl<D: Directory> Ingest<D> {
             health.iter().map(|(name, value)| (name.as_str(), *value)).collect();
         let Header { id, digest, sealed_at, hour, .. } = batch.header;
         let commit = CommitBatch {
-            node: &self.node,
+            node: self.nodes.get(&id.epoch).unwrap_or(&self.node),
             id,
             digest,
             end_seconds: sealed_at.to_wall(offset).seconds().min((hour + 1) * 3_600),

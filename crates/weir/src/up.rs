@@ -8,6 +8,7 @@ mod machine;
 mod screen;
 mod status_file;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -31,29 +32,35 @@ use crate::top::host_name;
 use crate::{data_dir, unprivileged};
 
 /// Runs until a signal ends it.
-pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
-    let UpArgs {
-        data_dir,
-        interval,
-        cpu_budget,
-        activate_conntrack,
-        retention,
-        no_set_sysctls,
-        plain,
-    } = args;
+pub(crate) fn run(mut args: UpArgs) -> anyhow::Result<()> {
     log_to_stderr();
     pages::keep_small();
     let stopping = stop_on_signals()?;
     if !capability::net_admin()? {
-        return unprivileged::watch(interval, plain, &stopping);
+        return unprivileged::watch(args.interval, args.plain, &stopping);
     }
 
-    let directory = data_dir::choose(data_dir.data_dir)?;
-    let options = Options { retention, limits: Limits::default() };
-    let store: Arc<SqliteStore> = Arc::new(SqliteStore::open(&directory, options)?);
+    let directory = data_dir::choose(args.data_dir.data_dir.take())?;
+    let options = Options { retention: args.retention, limits: Limits::default() };
+    let store = Arc::new(SqliteStore::open(&directory, options)?);
     let status = StatusFile::new(&directory);
     status.write_state(State::Starting);
+    let result = meter(&args, &directory, &store, status.clone(), &stopping);
+    // However it ended: the next reader of the status should not wait for a word.
+    status.write_state(State::Stopped);
+    result?;
+    say("stopped; everything that was read is stored or in the spool");
+    Ok(())
+}
 
+fn meter(
+    args: &UpArgs,
+    directory: &Path,
+    store: &Arc<SqliteStore>,
+    status: StatusFile,
+    stopping: &Arc<AtomicBool>,
+) -> anyhow::Result<()> {
+    let UpArgs { interval, cpu_budget, activate_conntrack, no_set_sysctls, plain, .. } = *args;
     if no_set_sysctls {
         check_sysctls();
     } else {
@@ -62,6 +69,8 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
     // Listening before anything else: even the packet that probes tracking is heard to end.
     let source = ConntrackSource::open(Events::RECEIVE_BUFFER_BYTES)?;
     let (tracking, installed) = prepare_tracking(activate_conntrack)?;
+    // A clean exit leaves the machine as it was found, a failed start, too.
+    let _activated = installed.map(|_| Activated);
     say(&format!(
         "source: conntrack over netlink (this process has CAP_NET_ADMIN), {} KiB for waiting events",
         source.receive_buffer_bytes() / 1024
@@ -81,27 +90,26 @@ pub(crate) fn run(args: UpArgs) -> anyhow::Result<()> {
     }
 
     let facts = SharedDirectory::new(&host_name());
-    facts.keep_fresh(&stopping);
-    let ingest = Ingest::new(host_name(), Arc::clone(&store) as Arc<dyn FlowStore>, facts.clone())
+    facts.keep_fresh(stopping);
+    let ingest = Ingest::new(host_name(), Arc::clone(store) as Arc<dyn FlowStore>, facts.clone())
         .context("read what the store has committed")?;
-    let mut in_process = InProcess::new(ingest, Arc::clone(&store) as Arc<dyn FlowStore>);
-    let screen = Screen::new(Arc::clone(&store), plain, interval);
+    let mut in_process = InProcess::new(ingest, Arc::clone(store) as Arc<dyn FlowStore>);
+    let screen = Screen::new(Arc::clone(store), plain, interval);
     let down_since = recovered.last_sealed;
-    let owns_tracking = installed.is_some();
     let mut machine =
         Machine::new(facts, tracking, installed, down_since, &spool_directory, status, screen)?;
     let config = AgentConfig { interval, cpu_budget, ..AgentConfig::default() };
-    let result =
-        Agent::new(config, source, spool, recovered).run(&mut machine, &mut in_process, &stopping);
+    Agent::new(config, source, spool, recovered).run(&mut machine, &mut in_process, stopping)?;
+    Ok(())
+}
 
-    // A clean exit leaves the machine as it was found.
-    if owns_tracking {
+/// The nftables table that keeps conntrack at work stands; dropping this removes it.
+struct Activated;
+
+impl Drop for Activated {
+    fn drop(&mut self) {
         remove_tracking();
     }
-    machine.status_file().write_state(State::Stopped);
-    result?;
-    say("stopped; everything that was read is stored or in the spool");
-    Ok(())
 }
 
 /// Makes the kernel count, as far as it may, and says what it did.

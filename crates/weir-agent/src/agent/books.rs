@@ -13,6 +13,9 @@ use crate::clock;
 use crate::source::Visitor;
 use crate::spool::{CheckpointAt, OpenFrame, ToDisk};
 
+/// Last words held in memory before they are written to the open frame.
+const WORDS_BYTES: usize = 16 << 10;
+
 /// What was billed since the last seal.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tick {
@@ -22,6 +25,8 @@ pub(super) struct Tick {
     pub(super) from_here: Option<u64>,
     /// Entries seen whose packets go past their counters.
     pub(super) offloaded: u64,
+    /// Entries seen that carry no counters.
+    pub(super) uncounted: u64,
     /// Batches that could not be handed over because the spool's writer is gone.
     pub(super) unsent: u64,
 }
@@ -86,10 +91,12 @@ impl Books {
         &'a mut self,
         listeners: &'a dyn Listeners,
         queue: Option<&'a Sender<ToDisk>>,
+        open: &'a mut OpenFrame,
     ) -> Desk<'a> {
         let Self { ledger, sealer, clock, tick, recovered, words } = self;
         let pen = Pen { sealer, tick, queue, listeners };
-        Desk { ledger, pen, tick_clock: clock, read_at: clock::now(), recovered, words }
+        let written = Ok(());
+        Desk { ledger, pen, tick_clock: clock, read_at: None, recovered, words, open, written }
     }
 }
 
@@ -98,28 +105,28 @@ pub(super) struct Desk<'a> {
     ledger: &'a mut Ledger,
     pen: Pen<'a>,
     tick_clock: &'a mut Clock,
-    read_at: Clock,
+    /// When the last words being read are read; looked up once for those read together.
+    read_at: Option<Clock>,
     recovered: &'a mut Vec<(Sample, Clock)>,
     words: &'a mut Vec<u8>,
+    open: &'a mut OpenFrame,
+    /// What writing last words came to.
+    written: Result<(), AgentError>,
 }
 
 impl Desk<'_> {
-    /// The time that what is read from now on bears.
-    pub(super) fn look_at_clock(&mut self) {
-        self.read_at = clock::now();
-    }
-
     pub(super) fn settle_recovered(&mut self) {
-        self.pen.sealer.set_clock(self.read_at);
+        let now = clock::now();
+        self.pen.set_clock(now);
         for (sample, read_at) in std::mem::take(self.recovered) {
-            let read_at = in_this_boot(read_at, self.read_at);
+            let read_at = in_this_boot(read_at, now);
             self.ledger.destroyed(&sample, read_at, &mut self.pen);
         }
     }
 
     pub(super) fn begin_dump(&mut self, clock: Clock) {
         *self.tick_clock = clock;
-        self.pen.sealer.set_clock(clock);
+        self.pen.set_clock(clock);
         self.ledger.begin_dump(clock);
     }
 
@@ -131,9 +138,11 @@ impl Desk<'_> {
         self.ledger.judge(&mut self.pen).forgotten
     }
 
-    /// Puts what was heard into the open frame.
-    pub(super) fn write_last_words(&mut self, open: &mut OpenFrame) -> Result<(), AgentError> {
-        open.append(self.words)
+    /// Puts what was heard into the open frame. What is read next is read later.
+    pub(super) fn write_last_words(&mut self) -> Result<(), AgentError> {
+        self.read_at = None;
+        let written = self.open.append(self.words);
+        std::mem::replace(&mut self.written, Ok(())).and(written)
     }
 
     pub(super) fn seal(&mut self, notes: impl Iterator<Item = Note>) {
@@ -148,13 +157,20 @@ impl Desk<'_> {
 
 impl Visitor for Desk<'_> {
     fn last_word(&mut self, sample: &Sample) {
-        encode_last_word(self.words, sample, self.read_at);
-        self.ledger.destroyed(sample, self.read_at, &mut self.pen);
+        let read_at = *self.read_at.get_or_insert_with(clock::now);
+        encode_last_word(self.words, sample, read_at);
+        // The ledger may seal, and wait for the disk: what was read must be written by then.
+        if self.words.len() >= WORDS_BYTES {
+            let written = self.open.append(self.words);
+            self.written = std::mem::replace(&mut self.written, Ok(())).and(written);
+        }
+        self.ledger.destroyed(sample, read_at, &mut self.pen);
     }
 
     #[inline]
     fn entry(&mut self, sample: &Sample) {
         self.pen.tick.offloaded += u64::from(sample.status.offloaded());
+        self.pen.tick.uncounted += u64::from(sample.totals.is_none());
         self.ledger.observe(sample, &mut self.pen);
     }
 }
@@ -175,6 +191,16 @@ struct Pen<'a> {
     tick: &'a mut Tick,
     queue: Option<&'a Sender<ToDisk>>,
     listeners: &'a dyn Listeners,
+}
+
+impl Pen<'_> {
+    /// From here on records are placed by this clock; those placed by the last one are sealed.
+    fn set_clock(&mut self, clock: Clock) {
+        let Self { sealer, tick, queue, .. } = self;
+        sealer.set_clock(clock, &mut |sealed: Sealed<'_>| {
+            tick.unsent += u64::from(!send(*queue, sealed));
+        });
+    }
 }
 
 impl Surroundings for Pen<'_> {

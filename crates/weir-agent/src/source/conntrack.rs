@@ -13,13 +13,15 @@ use crate::AgentError;
 pub struct ConntrackSource {
     events: Events,
     dump: Dump,
+    /// Last words that could not be read.
+    malformed: u64,
 }
 
 impl ConntrackSource {
     /// Opens both sockets, events first: nothing that ends during the first dump is missed.
     pub fn open(receive_buffer_bytes: usize) -> Result<Self, AgentError> {
         let events = Events::open(receive_buffer_bytes)?;
-        Ok(Self { events, dump: Dump::open()? })
+        Ok(Self { events, dump: Dump::open()?, malformed: 0 })
     }
 
     /// Kernel memory granted for waiting events.
@@ -60,7 +62,9 @@ impl FlowSource for ConntrackSource {
     }
 
     fn drain(&mut self, visitor: &mut dyn Visitor) -> Result<Heard, AgentError> {
-        drain(&mut self.events, visitor)
+        let heard = drain(&mut self.events, visitor)?;
+        self.malformed += heard.malformed;
+        Ok(heard)
     }
 
     fn begin_dump(&mut self) -> Result<(), AgentError> {
@@ -71,11 +75,12 @@ impl FlowSource for ConntrackSource {
         let Some(chunk) = self.dump.next_chunk()? else { return Ok(None) };
         // Whatever ended before the kernel filled this piece has its event waiting by now.
         let heard = drain(&mut self.events, visitor)?;
+        self.malformed += heard.malformed;
         chunk.entries(|sample| visitor.entry(sample));
         Ok(Some(heard))
     }
 
     fn malformed(&self) -> u64 {
-        self.dump.malformed()
+        self.malformed + self.dump.malformed()
     }
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crossbeam_channel::Receiver;
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 
 use super::{Frames, open_frame, sync_directory};
 use crate::{AgentError, error};
@@ -39,6 +40,8 @@ pub(crate) enum ToDisk {
 const RETRY: Duration = Duration::from_secs(1);
 /// Tries after a stop was asked for.
 const LAST_TRIES: u32 = 3;
+/// Time between two looks whether the reader is still there.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Writes until the reader hangs up. A failing disk is tried again for as long as weir runs: the
 /// kernel keeps counting meanwhile.
@@ -47,8 +50,15 @@ pub(crate) fn run(
     frames: &Frames,
     queue: &Receiver<ToDisk>,
     ending: &dyn Fn() -> bool,
+    reader_done: &AtomicBool,
 ) -> Result<(), AgentError> {
-    for request in queue {
+    loop {
+        let request = match queue.recv_timeout(PATIENCE) {
+            Ok(request) => request,
+            // A reader that panicked cannot hang up.
+            Err(RecvTimeoutError::Timeout) if !reader_done.load(Ordering::Acquire) => continue,
+            Err(_) => return Ok(()),
+        };
         let mut tries = 0;
         while let Err(error) = perform(directory, frames, &request) {
             if tries == 0 {
@@ -66,7 +76,6 @@ pub(crate) fn run(
         }
         frames.disk_works();
     }
-    Ok(())
 }
 
 fn perform(directory: &Path, frames: &Frames, request: &ToDisk) -> Result<(), AgentError> {
@@ -81,7 +90,15 @@ fn perform(directory: &Path, frames: &Frames, request: &ToDisk) -> Result<(), Ag
                     frames.want_checkpoint();
                     return Ok(());
                 }
-                synced => synced.map_err(AgentError::spool("sync", written))?,
+                // After a failed sync the kernel forgets what it could not write, and a second one
+                // would lie: another checkpoint is written instead.
+                Err(error) => {
+                    tracing::error!(%error, file = %written.display(), "checkpoint not synced");
+                    super::remove(written)?;
+                    frames.want_checkpoint();
+                    return Ok(());
+                }
+                Ok(()) => {}
             }
             // The open frames it covers must be gone for good before it counts.
             sync_directory(directory)?;

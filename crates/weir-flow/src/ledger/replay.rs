@@ -7,7 +7,7 @@ use crate::batch::Epoch;
 use crate::connection::KeyMaker;
 use crate::record::{FlowRecord, RecordFlags};
 use crate::sample::Sample;
-use crate::time::BootTime;
+use crate::time::{BootTime, WallTime};
 
 /// A ledger being made again. Slots of the checkpoint first, then what came after, in order.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub struct Replay {
     slots: Vec<Slot>,
     places: HashMap<u64, usize, KeyHash>,
     heard: Vec<Sample>,
+    ended: Vec<(u64, u16, Option<WallTime>)>,
 }
 
 impl Replay {
@@ -28,6 +29,7 @@ impl Replay {
             slots: Vec::new(),
             places: HashMap::default(),
             heard: Vec::new(),
+            ended: Vec::new(),
         }
     }
 
@@ -57,6 +59,12 @@ impl Replay {
         self.heard.push(*sample);
     }
 
+    /// The same for an end of the last tick whose own last word is gone already.
+    pub fn ended(&mut self, record: &FlowRecord) {
+        let group = self.keys.group_of_record(record);
+        self.ended.push((group, record.zone, record.start));
+    }
+
     /// A connection that was judged gone.
     pub fn forget(&mut self, connection: u64) {
         if let Some(place) = self.places.remove(&connection) {
@@ -76,6 +84,10 @@ impl Replay {
         }
         ledger.new = slots;
         // Whether zones are in use is not known yet; to remember a few groups in vain is cheap.
+        for (group, zone, start) in self.ended {
+            let graves = &mut ledger.tombstones.before;
+            graves.groups.entry(group).or_default().push((zone, start));
+        }
         ledger.zones_in_use = !self.heard.is_empty();
         for sample in &self.heard {
             let key = ledger.keys.connection(sample);

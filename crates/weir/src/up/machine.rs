@@ -71,10 +71,6 @@ impl Machine {
         })
     }
 
-    pub(super) fn status_file(&self) -> &StatusFile {
-        &self.status
-    }
-
     /// Makes sure that tracking is still on, and declares the time it was not.
     fn watch_tracking(&mut self) -> Option<Gap> {
         self.installed?;
@@ -179,6 +175,6 @@ impl Environment for Machine {
         status.coverage = self.coverage.ratio();
         status.causes.clone_from(&self.causes);
         self.status.write(&status);
-        self.screen.draw(&status);
+        self.screen.show(status);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
+use crossbeam_channel::Sender;
 use weir_agent::AgentStatus;
 use weir_flow::{EndpointField, Field, Filter, Side};
 use weir_store::{FlowQuery, FlowStore as _, Measure, Order, SqliteStore};
@@ -15,16 +17,40 @@ use crate::since;
 /// Rows of the table.
 const ROWS: usize = 15;
 
-pub(super) struct Screen {
+/// Draws on a thread of its own: a terminal that is stopped, or a pager, must not stop the meter.
+#[derive(Clone, Debug)]
+pub(super) struct Screen(Sender<AgentStatus>);
+
+impl Screen {
+    /// On a terminal the table is redrawn in place, else (or if `plain`) printed again.
+    pub(super) fn new(store: Arc<SqliteStore>, plain: bool, interval: Duration) -> Self {
+        let (pictures, to_draw) = crossbeam_channel::bounded(1);
+        let pen = Pen::new(store, plain, interval);
+        // Not waited for at the end: it may be stuck in a terminal.
+        thread::spawn(move || {
+            for status in to_draw {
+                // Whoever reads stdout may have gone; metering goes on.
+                drop(pen.draw(&status));
+            }
+        });
+        Self(pictures)
+    }
+
+    /// Shows a status; skipped while the one before is still being drawn.
+    pub(super) fn show(&self, status: AgentStatus) {
+        drop(self.0.try_send(status));
+    }
+}
+
+struct Pen {
     store: Arc<SqliteStore>,
     in_place: bool,
     style: Style,
     span_seconds: u64,
 }
 
-impl Screen {
-    /// On a terminal the table is redrawn in place, else (or if `plain`) printed again.
-    pub(super) fn new(store: Arc<SqliteStore>, plain: bool, interval: Duration) -> Self {
+impl Pen {
+    fn new(store: Arc<SqliteStore>, plain: bool, interval: Duration) -> Self {
         let is_terminal = io::stdout().is_terminal();
         let style = Style::choose(is_terminal, std::env::var_os("NO_COLOR").as_deref());
         // Long enough to hold a few ticks.
@@ -32,12 +58,7 @@ impl Screen {
         Self { store, in_place: is_terminal && !plain, style, span_seconds }
     }
 
-    pub(super) fn draw(&self, status: &AgentStatus) {
-        // Whoever reads stdout may have gone; metering goes on.
-        drop(self.try_draw(status));
-    }
-
-    fn try_draw(&self, status: &AgentStatus) -> io::Result<()> {
+    fn draw(&self, status: &AgentStatus) -> io::Result<()> {
         let mut text = Vec::new();
         if self.in_place {
             text.extend_from_slice(b"\x1b[H\x1b[J");

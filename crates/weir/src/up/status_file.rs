@@ -1,6 +1,9 @@
 //! `status.json` in the data directory: what `weir query status` reads.
 
-use std::fs;
+use std::ffi::CString;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -27,7 +30,7 @@ impl State {
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StatusFile {
     path: PathBuf,
 }
@@ -92,13 +95,35 @@ impl StatusFile {
         }));
     }
 
-    /// Whole or not at all; a disk that is full costs the status, not the flows.
+    /// Whole or not at all. Two files change places, so that on a full disk, too, there is room for
+    /// a status: it goes where the last but one stood.
     fn put(&self, value: &Value) {
         let temporary = self.path.with_extension("json.tmp");
-        let written = fs::write(&temporary, format!("{value:#}\n"))
-            .and_then(|()| fs::rename(&temporary, &self.path));
+        let text = format!("{value:#}\n");
+        let written = overwrite(&temporary, text.as_bytes()).and_then(|()| {
+            exchange(&temporary, &self.path).or_else(|_first| fs::rename(&temporary, &self.path))
+        });
         if let Err(error) = written {
             tracing::warn!(%error, file = %self.path.display(), "status not written");
         }
     }
+}
+
+/// Writes into the blocks a file has already.
+fn overwrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+    file.write_all(bytes)?;
+    file.set_len(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
+}
+
+/// Lets two files change names, in one step.
+#[expect(unsafe_code, reason = "std only renames one way")]
+fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::other);
+    let (one, other) = (name(one)?, name(other)?);
+    let here = libc::AT_FDCWD;
+    // SAFETY: both names are NUL-terminated and live until the call returns.
+    let result =
+        unsafe { libc::renameat2(here, one.as_ptr(), here, other.as_ptr(), libc::RENAME_EXCHANGE) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,0 +1,10 @@
+//! Faults of the disk, of delivery and of the machine: the real agent and spool over a scripted
+//! kernel, and a store that takes each batch once.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![expect(clippy::panic, reason = "a test that waited in vain should say for what")]
+
+mod agent;
+mod disk;
+mod script;
+mod spool;
