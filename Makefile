@@ -40,17 +40,16 @@ build:
 
 # conntrack belongs to root. Without root, sudo lends it; without sudo, weir says what it cannot see.
 run: build
-	@weir="$(TARGET_DIR)/release/weir"; privilege=""; \
+	@weir="$(TARGET_DIR)/release/weir"; privilege=""; data="$(DATA_DIR)"; \
 	if [ "$$(id -u)" != 0 ]; then \
 	  if command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then \
-	    privilege="sudo"; echo "make run: sudo, because reading conntrack needs CAP_NET_ADMIN"; \
+	    privilege="sudo"; data=/var/lib/weir; echo "make run: sudo, because reading conntrack needs CAP_NET_ADMIN"; \
 	  else \
 	    echo "make run: neither root nor sudo: weir runs without conntrack and says what is missing"; \
 	  fi; \
 	fi; \
-	mkdir -p "$(DATA_DIR)"; \
-	echo "make run: data in $(DATA_DIR); ask it: $$privilege $$weir query top --data-dir $(DATA_DIR)"; \
-	exec $$privilege "$$weir" up --activate-conntrack --data-dir "$(DATA_DIR)" $(ARGS)
+	echo "make run: data in $$data; ask it: $$privilege $$weir query top"; \
+	exec $$privilege "$$weir" up --activate-conntrack --data-dir "$$data" $(ARGS)
 
 test: need fmt-check spelling lint unit doc
 	@echo "make test: passed"

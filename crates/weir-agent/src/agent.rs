@@ -162,7 +162,7 @@ impl<S: FlowSource> Agent<S> {
         let (reader_done, writer_done) = (AtomicBool::new(false), AtomicBool::new(false));
         let shipper_done = AtomicBool::new(false);
         let ending = || stopping.load(Ordering::Acquire) || reader_done.load(Ordering::Acquire);
-        thread::scope(|scope| {
+        let ended = thread::scope(|scope| {
             let writer = scope.spawn({
                 let (directory, frames) = (&directory, &frames);
                 let (ending, reader_done) = (&ending, &reader_done);
@@ -186,7 +186,10 @@ impl<S: FlowSource> Agent<S> {
             let shipped = shipper.join().unwrap_or(Err(AgentError::Thread { thread: "delivery" }));
             // The disk's own word says more than that the reader lost its writer.
             wrote.and(shipped).and(read)
-        })
+        });
+        // What was delivered at the very end shows, too.
+        self.show(environment);
+        ended
     }
 
     fn read(
@@ -337,7 +340,10 @@ impl<S: FlowSource> Agent<S> {
             self.checkpoint()?;
         }
         let spent = Duration::from_nanos(clock::thread_cpu_nanos() - cpu);
-        self.pace.spent(spent);
+        // The first tick pays for pages and caches that later ones find warm.
+        if self.lock_status().ticks > 0 {
+            self.pace.spent(spent);
+        }
         self.update_status(spent, environment);
         Ok(())
     }

@@ -104,7 +104,8 @@ fn header() -> impl Strategy<Value = Header> {
     (any::<u128>(), any::<u128>(), [number(), number(), number()], any::<i64>()).prop_map(
         |(epoch, boot, [sequence, hour, sealed_at], wall_offset_nanos)| Header {
             id: BatchId { epoch: Epoch(epoch), sequence },
-            hour,
+            // The hours of 64-bit nanoseconds.
+            hour: hour % (u64::MAX / 3_600_000_000_000),
             wall_offset_nanos,
             sealed_at: BootTime(sealed_at),
             boot,

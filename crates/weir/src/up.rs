@@ -9,8 +9,8 @@ mod screen;
 mod status_file;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -20,7 +20,7 @@ use weir_agent::{Agent, AgentConfig, ConntrackSource, Deliver, Spool, SpoolLimit
 use weir_conntrack::tracking::{Installed, Probe, Tracking};
 use weir_conntrack::{Events, capability, sysctl};
 use weir_flow::ingest::Answer;
-use weir_server::Ingest;
+use weir_server::{Ingest, IngestCounts};
 use weir_store::{FlowStore, Limits, Options, SqliteStore};
 
 use self::directory::SharedDirectory;
@@ -93,7 +93,11 @@ fn meter(
     facts.keep_fresh(stopping);
     let ingest = Ingest::new(host_name(), Arc::clone(store) as Arc<dyn FlowStore>, facts.clone())
         .context("read what the store has committed")?;
-    let mut in_process = InProcess::new(ingest, Arc::clone(store) as Arc<dyn FlowStore>);
+    let mut in_process = InProcess::new(
+        ingest,
+        Arc::clone(store) as Arc<dyn FlowStore>,
+        Arc::clone(status.ingest()),
+    );
     let screen = Screen::new(Arc::clone(store), plain, interval);
     let down_since = recovered.last_sealed;
     let mut machine =
@@ -174,14 +178,20 @@ struct InProcess {
     ingest: Ingest<SharedDirectory>,
     store: Arc<dyn FlowStore>,
     since_prune: u32,
+    /// What ingest did, for the status.
+    counts: Arc<Mutex<IngestCounts>>,
 }
 
 impl InProcess {
     /// Batches between two calls of the store's bounded clean-up.
     const PRUNE_EVERY: u32 = 16;
 
-    fn new(ingest: Ingest<SharedDirectory>, store: Arc<dyn FlowStore>) -> Self {
-        Self { ingest, store, since_prune: 0 }
+    fn new(
+        ingest: Ingest<SharedDirectory>,
+        store: Arc<dyn FlowStore>,
+        counts: Arc<Mutex<IngestCounts>>,
+    ) -> Self {
+        Self { ingest, store, since_prune: 0, counts }
     }
 }
 
@@ -189,6 +199,7 @@ impl Deliver for InProcess {
     fn deliver(&mut self, frame: &[u8]) -> Answer {
         let now = clock::wall();
         let answer = self.ingest.accept(frame, now);
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.ingest.counts();
         self.since_prune += 1;
         if self.since_prune >= Self::PRUNE_EVERY {
             self.since_prune = 0;

@@ -306,9 +306,11 @@ impl World {
         let stopping = AtomicBool::new(false);
         thread::scope(|scope| {
             let agent = scope.spawn(|| self.run(&stopping));
+            // An agent that goes on would keep a test that failed from ending.
+            let stop = StopOnDrop(&stopping);
             act();
             let begun = Instant::now();
-            stopping.store(true, Ordering::Release);
+            drop(stop);
             (agent.join().unwrap(), begun.elapsed())
         })
     }
@@ -327,6 +329,14 @@ impl World {
     pub(crate) fn left_by_a_kill(&mut self, copy: PathBuf) {
         copy_all(&self.spool, &copy);
         self.spool = copy;
+    }
+}
+
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 

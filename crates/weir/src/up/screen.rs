@@ -61,10 +61,12 @@ impl Pen {
     fn draw(&self, status: &AgentStatus) -> io::Result<()> {
         let mut text = Vec::new();
         if self.in_place {
-            text.extend_from_slice(b"\x1b[H\x1b[J");
+            // Without wrapping: rows too wide for the terminal would scroll the picture away.
+            text.extend_from_slice(b"\x1b[?7l\x1b[H\x1b[J");
         }
         self.write_status(status, &mut text)?;
         self.write_table(&mut text)?;
+        text.extend_from_slice(if self.in_place { b"\x1b[?7h" } else { b"\n" });
         let mut out = io::stdout().lock();
         out.write_all(&text)?;
         out.flush()

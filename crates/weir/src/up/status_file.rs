@@ -5,10 +5,12 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
 use weir_agent::AgentStatus;
 use weir_conntrack::sysctl::Settings;
+use weir_server::IngestCounts;
 
 use crate::since;
 
@@ -33,11 +35,17 @@ impl State {
 #[derive(Clone, Debug)]
 pub(super) struct StatusFile {
     path: PathBuf,
+    ingest: Arc<Mutex<IngestCounts>>,
 }
 
 impl StatusFile {
     pub(super) fn new(data_dir: &Path) -> Self {
-        Self { path: data_dir.join("status.json") }
+        Self { path: data_dir.join("status.json"), ingest: Arc::default() }
+    }
+
+    /// Where ingest leaves its counts.
+    pub(super) fn ingest(&self) -> &Arc<Mutex<IngestCounts>> {
+        &self.ingest
     }
 
     /// Writes a state alone; what else stood there stays if it can be read.
@@ -62,6 +70,7 @@ impl StatusFile {
             .iter()
             .map(|(name, text)| json!({ "name": name, "text": text }))
             .collect();
+        let ingest = *self.ingest.lock().unwrap_or_else(PoisonError::into_inner);
         self.put(&json!({
             "state": State::Reading.name(),
             "pid": std::process::id(),
@@ -69,7 +78,7 @@ impl StatusFile {
             "source": status.source,
             "accounting": accounting,
             "timestamps": timestamps,
-            "events": events,
+            "events_setting": events,
             "table_max": max,
             "table_count": count,
             "coverage": status.coverage,
@@ -92,6 +101,12 @@ impl StatusFile {
             "spool_bytes": status.spool_bytes,
             "undelivered_batches": status.undelivered,
             "delivery_waits": status.waiting_because,
+            "batches_committed": ingest.committed,
+            "batches_known": ingest.known,
+            "batches_refused": ingest.refused,
+            "batches_retried": ingest.retried,
+            "batches_from_future": ingest.future,
+            "folded_keys": ingest.folded_keys,
         }));
     }
 
