@@ -15,25 +15,28 @@
 //! unknown entry with that key is old news. Counters are absolute, so a new life that is silenced
 //! so is billed in full one dump later.
 
+mod billing;
+mod index;
 mod replay;
 mod slots;
 #[cfg(test)]
 mod tests;
-
-use std::hash::{BuildHasherDefault, Hasher};
+mod tombstones;
+mod zones;
 
 use hashbrown::{HashMap, HashSet};
 
+use self::index::{Index, KeyHash};
 pub use self::replay::Replay;
 pub use self::slots::{Group, Slot, SlotFlags};
 use self::slots::{Slots, Spare};
+use self::tombstones::Tombstones;
 use crate::batch::Epoch;
 use crate::connection::{KeyMaker, Listeners, NoListeners, Orientation};
 use crate::counters::Totals;
 use crate::record::{FlowRecord, RecordFlags};
-use crate::sample::{Sample, TcpState};
+use crate::sample::Sample;
 use crate::time::{BootTime, WallTime};
-use crate::tuple::Protocol;
 
 /// How far the cursor looks ahead for an entry before it calls it a miss.
 const LOOK_AHEAD: usize = 24;
@@ -138,22 +141,6 @@ pub struct Ledger {
 struct Final {
     sample: Sample,
     read_at: Clock,
-}
-
-/// Ends that were read, by when they may be forgotten.
-#[derive(Debug, Default)]
-struct Tombstones {
-    /// Read before the running dump began (or since the last one ended).
-    before: Graves,
-    /// Read while it runs.
-    during: Graves,
-}
-
-#[derive(Debug, Default)]
-struct Graves {
-    keys: HashSet<u64, KeyHash>,
-    /// Zone groups, in which zone they ended and when they had begun: only where zones are in use.
-    groups: HashMap<u64, Vec<(u16, Option<WallTime>)>, KeyHash>,
 }
 
 impl Ledger {
@@ -329,7 +316,7 @@ impl Ledger {
         if !slot.flags().has(SlotFlags::SHADOW) {
             let (from, flags) = self.growth(slot.totals, totals);
             let interval = (billed_at, self.clock.now);
-            let record = Self::record(slot.key, sample, slot.flags(), (from, totals), interval);
+            let record = billing::record(slot.key, sample, slot.flags(), (from, totals), interval);
             out.record(&FlowRecord { flags: record.flags.with(flags), ..record });
         }
         slot.totals = totals;
@@ -467,8 +454,11 @@ impl Ledger {
         let to = sample.totals.unwrap_or(slot.totals);
         let (from, flags) = self.growth(slot.totals, to);
         let end = sample.stop.map_or(last.read_at.now, |stop| last.read_at.boot(stop)).max(since);
-        let record = Self::record(slot.key, sample, slot.flags(), (from, to), (since, end));
-        out.record(&FlowRecord { flags: record.flags.with(flags).with(ending(sample)), ..record });
+        let record = billing::record(slot.key, sample, slot.flags(), (from, to), (since, end));
+        out.record(&FlowRecord {
+            flags: record.flags.with(flags).with(billing::ending(sample)),
+            ..record
+        });
     }
 
     /// Notes an end, so that older news of the connection is recognised.
@@ -534,10 +524,10 @@ impl Ledger {
             let stop = sample.stop.filter(|_| ended);
             let end = stop.map_or(clock.now, |stop| clock.boot(stop));
             let interval = (from.min(end), end);
-            let record = Self::record(*key, sample, flags, (Totals::default(), to), interval);
+            let record = billing::record(*key, sample, flags, (Totals::default(), to), interval);
             let mut events = record.flags.with(RecordFlags::OPENED);
             if ended {
-                events = events.with(ending(sample));
+                events = events.with(billing::ending(sample));
             }
             out.record(&FlowRecord { flags: events, ..record });
         }
@@ -554,120 +544,6 @@ impl Ledger {
     /// Since when an entry met now may have been there unseen.
     fn unseen_since(&self) -> BootTime {
         if self.phase == Phase::Idle { self.clock.now } else { self.last_dump }
-    }
-
-    /// Which newcomers are only another zone's view of a connection that counts already: the
-    /// translated entry counts, else the lowest zone; chosen at first sight.
-    fn shadows(&self, newcomers: &[Newcomer]) -> HashSet<usize, KeyHash> {
-        let mut shadows = HashSet::default();
-        if !self.zones_in_use {
-            return shadows;
-        }
-        let group_of = |new: &Newcomer| {
-            Group { hash: self.keys.group(&new.sample.reply), zone: 0 }.hash_kept()
-        };
-        let mut groups: Index<Vec<usize>> = Index::with_capacity(newcomers.len());
-        for (index, new) in newcomers.iter().enumerate() {
-            groups.entry(group_of(new)).push(index);
-        }
-        // The kernel has no two live entries of one tuple in one zone: a match in the same zone
-        // is an earlier life whose end has not been seen yet.
-        let other_zone =
-            |group: Group, index: &usize| !group.same_zone(newcomers[*index].sample.zone);
-        // On the living, only what this dump confirmed can cast a shadow: the rest may be long
-        // dead. The dead may well be another view of a connection whose own end went unseen.
-        let dead = newcomers.iter().all(|new| matches!(new.standing, Standing::Ended { .. }));
-        let unconfirmed = dead || self.phase == Phase::Dumping;
-        let others = [&self.old, &self.passed].into_iter().filter(|_| unconfirmed);
-        let missed = SlotFlags::MISSED.when(!unconfirmed);
-        let no_shadow = SlotFlags::SHADOW.with(missed);
-        for slot in others.chain([&self.new]).flat_map(Slots::occupied) {
-            let group = slot.group();
-            if slot.flags().any(no_shadow) {
-                continue;
-            }
-            if let Some(members) = groups.get(group.hash_kept()) {
-                shadows.extend(members.iter().filter(|index| other_zone(group, index)));
-            }
-        }
-        // A last word that waits is another view of the same connection, too.
-        for last in self.finals.values() {
-            let Sample { reply, zone, .. } = last.sample;
-            let group = Group { hash: self.keys.group(&reply), zone };
-            if let Some(members) = groups.get(group.hash_kept()) {
-                let same = |index: &&usize| {
-                    other_zone(group, index)
-                        && began_together(newcomers[**index].sample.start, last.sample.start)
-                };
-                shadows.extend(members.iter().filter(same));
-            }
-        }
-        for members in groups.into_values() {
-            let open = members.iter().copied().filter(|index| !shadows.contains(index));
-            let mut open: Vec<usize> = open.collect();
-            open.sort_by_key(|index| {
-                let sample = &newcomers[*index].sample;
-                (sample.original.is_mirrored_by(&sample.reply), sample.zone, *index)
-            });
-            for (place, index) in open.iter().enumerate() {
-                let sample = &newcomers[*index].sample;
-                let better = open[..place].iter().map(|better| &newcomers[*better].sample);
-                let mut better = better.filter(|better| better.zone != sample.zone);
-                let counted = better.any(|better| began_together(better.start, sample.start));
-                if counted || self.tombstones.ended_elsewhere(&self.keys, sample) {
-                    shadows.insert(*index);
-                }
-            }
-        }
-        shadows
-    }
-
-    fn record(
-        key: u64,
-        sample: &Sample,
-        flags: SlotFlags,
-        (from, to): (Totals, Totals),
-        (interval_from, interval_to): (BootTime, BootTime),
-    ) -> FlowRecord {
-        let Sample { original, reply, .. } = sample;
-        let mut record = FlowRecord {
-            connection: key,
-            zone: sample.zone,
-            protocol: original.protocol,
-            source: original.source,
-            source_port: original.source_port,
-            destination: reply.source,
-            destination_port: reply.source_port,
-            service: None,
-            translated_source: None,
-            start: sample.start,
-            interval_from: interval_from.min(interval_to),
-            interval_to,
-            from,
-            to,
-            flags: RecordFlags::default()
-                .with(RecordFlags::UNCOUNTED.when(flags.has(SlotFlags::UNCOUNTED)))
-                .with(RecordFlags::PICKED_UP.when(flags.has(SlotFlags::PICKED_UP))),
-        };
-        let icmp = original.protocol.is_icmp();
-        if icmp {
-            record.destination_port = original.destination_port;
-        }
-        if flags.has(SlotFlags::TURNED) {
-            record.flags = record.flags.with(RecordFlags::TURNED);
-            (record.source, record.destination) = (reply.source, original.source);
-            (record.source_port, record.destination_port) =
-                (reply.source_port, original.source_port);
-            (record.from, record.to) = (from.turned(), to.turned());
-            return record;
-        }
-        let dialled = (original.destination, original.destination_port);
-        let backend = (reply.source, if icmp { dialled.1 } else { reply.source_port });
-        record.service = (dialled != backend).then_some(dialled);
-        let opener = (original.source, original.source_port);
-        let seen_as = (reply.destination, if icmp { opener.1 } else { reply.destination_port });
-        record.translated_source = (opener != seen_as).then_some(seen_as);
-        record
     }
 }
 
@@ -686,124 +562,4 @@ enum Standing {
     Alive { place: usize },
     /// Its own DESTROY event.
     Ended { read_at: Clock },
-}
-
-/// True when two entries can have been made by one packet: every zone it crosses makes its own,
-/// moments apart. A reused port comes later. Where the kernel gives no start, it is assumed.
-fn began_together(one: Option<WallTime>, other: Option<WallTime>) -> bool {
-    const APART_NANOS: u64 = 250_000_000;
-    one.zip(other).is_none_or(|(one, other)| one.0.abs_diff(other.0) <= APART_NANOS)
-}
-
-/// How a connection ended, from its DESTROY event.
-fn ending(sample: &Sample) -> RecordFlags {
-    let replied = sample.status.seen_reply();
-    let reset = sample.tcp.is_some_and(|tcp| tcp.state == TcpState::CLOSE);
-    let tcp = sample.original.protocol == Protocol::TCP;
-    let failed = tcp && (!replied || (reset && !sample.status.assured()));
-    RecordFlags::CLOSED
-        .with(RecordFlags::FAILED.when(failed))
-        .with(RecordFlags::UNREPLIED.when(!tcp && !replied))
-}
-
-impl Tombstones {
-    fn contains(&self, key: u64) -> bool {
-        self.before.keys.contains(&key) || self.during.keys.contains(&key)
-    }
-
-    /// True when the same connection ended in another zone.
-    fn ended_elsewhere(&self, keys: &KeyMaker, sample: &Sample) -> bool {
-        let group = keys.group(&sample.reply);
-        let ended = [&self.before, &self.during].into_iter();
-        let mut ended = ended.filter_map(|graves| graves.groups.get(&group)).flatten();
-        ended.any(|(zone, start)| *zone != sample.zone && began_together(*start, sample.start))
-    }
-
-    /// Those read before the dump began have served; those read since serve for one more.
-    fn dump_ended(&mut self) {
-        self.before.keys.clear();
-        self.before.groups.clear();
-        std::mem::swap(&mut self.before, &mut self.during);
-    }
-}
-
-/// A small map asked once for every slot of the table: a bitmap answers "no" from the cache.
-#[derive(Debug)]
-struct Index<T> {
-    bits: Vec<u64>,
-    map: HashMap<u64, T, KeyHash>,
-}
-
-impl<T> Index<T> {
-    /// Bits of the bitmap: at most an eighth of them is set by [`FINALS_LIMIT`] keys.
-    const BITS: usize = FINALS_LIMIT * 8;
-
-    fn with_capacity(entries: usize) -> Self {
-        let map = HashMap::with_capacity_and_hasher(entries, KeyHash::default());
-        Self { bits: vec![0; Self::BITS / 64], map }
-    }
-
-    fn place(key: u64) -> (usize, u64) {
-        let bit = usize::try_from(key).unwrap_or(0) % Self::BITS;
-        (bit / 64, 1 << (bit % 64))
-    }
-
-    fn insert(&mut self, key: u64, value: T) {
-        let (word, bit) = Self::place(key);
-        self.bits[word] |= bit;
-        self.map.insert(key, value);
-    }
-
-    fn entry(&mut self, key: u64) -> &mut T
-    where
-        T: Default,
-    {
-        let (word, bit) = Self::place(key);
-        self.bits[word] |= bit;
-        self.map.entry(key).or_default()
-    }
-
-    #[inline]
-    fn remove(&mut self, key: u64) -> Option<T> {
-        let (word, bit) = Self::place(key);
-        if self.bits[word] & bit == 0 { None } else { self.map.remove(&key) }
-    }
-
-    #[inline]
-    fn get(&self, key: u64) -> Option<&T> {
-        let (word, bit) = Self::place(key);
-        if self.bits[word] & bit == 0 { None } else { self.map.get(&key) }
-    }
-
-    fn into_iter(self) -> impl Iterator<Item = (u64, T)> {
-        self.map.into_iter()
-    }
-
-    fn into_values(self) -> impl Iterator<Item = T> {
-        self.map.into_values()
-    }
-}
-
-/// Keys are hashes already, under secret seeds.
-type KeyHash = BuildHasherDefault<PassThrough>;
-
-#[derive(Clone, Copy, Debug, Default)]
-struct PassThrough(u64);
-
-impl Hasher for PassThrough {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("only u64 keys are hashed so");
-    }
-
-    fn write_u64(&mut self, key: u64) {
-        self.0 = key;
-    }
-
-    fn write_usize(&mut self, key: usize) {
-        self.0 = u64::try_from(key).unwrap_or(0);
-    }
 }

@@ -2,7 +2,8 @@
 
 use hashbrown::HashMap;
 
-use super::{Group, KeyHash, Ledger, Slot, SlotFlags, Slots, Spare};
+use super::index::KeyHash;
+use super::{Group, Ledger, Slot, SlotFlags, Slots, Spare};
 use crate::batch::Epoch;
 use crate::connection::KeyMaker;
 use crate::record::{FlowRecord, RecordFlags};
