@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 use weir_flow::WallTime;
 use weir_flow::batch::{Gap, GapReason};
-use weir_flow::connection::Listeners;
+use weir_flow::connection::{Listeners, NoListeners};
 use weir_flow::frame::Note;
 use weir_flow::ledger::Clock;
 use weir_flow::seal::{SealLimits, Sealer};
@@ -187,9 +187,24 @@ impl<S: FlowSource> Agent<S> {
             // The disk's own word says more than that the reader lost its writer.
             wrote.and(shipped).and(read)
         });
+        let ended = ended.and(self.keep_gaps());
         // What was delivered at the very end shows, too.
         self.show(environment);
         ended
+    }
+
+    /// Keeps for the next start what delivery found missing after the last tick.
+    fn keep_gaps(&mut self) -> Result<(), AgentError> {
+        let gaps = self.spool.frames().take_gaps();
+        if gaps.is_empty() {
+            return Ok(());
+        }
+        let (to_disk, queue) = crossbeam_channel::bounded(QUEUE);
+        let open = self.spool.open_frame();
+        self.books.desk(&NoListeners, Some(&to_disk), open).seal(gaps.into_iter().map(Note::Gap));
+        drop(to_disk);
+        let done = AtomicBool::new(true);
+        spool::run_writer(self.spool.directory(), self.spool.frames(), &queue, &|| true, &done)
     }
 
     fn read(

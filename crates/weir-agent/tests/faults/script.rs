@@ -303,6 +303,8 @@ impl World {
     /// Runs an agent while `act` goes on, then stops it; returns how it ended and how long the
     /// stop took.
     pub(crate) fn while_running(&self, act: impl FnOnce()) -> (Result<(), AgentError>, Duration) {
+        // What an earlier agent said is not this one's word.
+        *self.status.lock().unwrap() = AgentStatus::default();
         let stopping = AtomicBool::new(false);
         thread::scope(|scope| {
             let agent = scope.spawn(|| self.run(&stopping));

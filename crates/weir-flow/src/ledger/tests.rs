@@ -2,6 +2,7 @@ use std::net::Ipv4Addr;
 
 use super::*;
 use crate::counters::Counters;
+use crate::tuple::Protocol;
 use crate::tuple::Tuple;
 
 fn sample(id: u32, bytes: u64) -> Sample {
