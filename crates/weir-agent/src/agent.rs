@@ -187,7 +187,8 @@ impl<S: FlowSource> Agent<S> {
             // The disk's own word says more than that the reader lost its writer.
             wrote.and(shipped).and(read)
         });
-        let ended = ended.and(self.keep_gaps());
+        let kept = self.keep_gaps();
+        let ended = ended.and(kept);
         // What was delivered at the very end shows, too.
         self.show(environment);
         ended

@@ -62,8 +62,12 @@ fn record(port: u16, bytes: u64) -> FlowRecord {
 /// A batch as an agent seals it, whose clock runs `ahead_seconds` ahead of the store's.
 fn frame(sequence: u64, records: &[FlowRecord], notes: &[Note], ahead_seconds: u64) -> Vec<u8> {
     let mut builder = FrameBuilder::default();
-    records.iter().for_each(|record| builder.record(record));
-    notes.iter().for_each(|note| builder.note(note));
+    for record in records {
+        builder.record(record);
+    }
+    for note in notes {
+        builder.note(note);
+    }
     let offset = (NOON + ahead_seconds) * SECOND;
     let header = Header {
         id: BatchId { epoch: Epoch(5), sequence },

@@ -135,7 +135,7 @@ fn a_refused_batch_is_declared_while_the_agent_runs_on() {
 
 #[test]
 fn a_stop_ends_soon_whatever_the_store_says() {
-    for mood in [Mood::Retries(Duration::from_secs(600)), Mood::Refuses, Mood::LosesAnswers] {
+    for mood in [Mood::Retries(Duration::from_mins(10)), Mood::Refuses, Mood::LosesAnswers] {
         let (_directory, world) = begun();
         world.store(|store| store.mood = mood);
         let (ended, took) = world.while_running(|| {
@@ -171,7 +171,7 @@ fn why_delivery_waits_is_said_and_then_forgotten() {
 /// Kills an agent between two ticks: three connections were seen to end since the last seal.
 fn killed_with_last_words() -> (TempDir, World) {
     let (directory, mut world) = begun();
-    world.interval = Duration::from_secs(3_600);
+    world.interval = Duration::from_hours(1);
     let copy = directory.path().join("killed");
     let (ended, _) = world.while_running(|| {
         // The second look after a start comes after a second; then the long interval begins.

@@ -2,7 +2,6 @@
 //! kernel, and a store that takes each batch once.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
-#![expect(clippy::panic, reason = "a test that waited in vain should say for what")]
 
 mod agent;
 mod disk;

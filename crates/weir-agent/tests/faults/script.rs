@@ -113,7 +113,9 @@ impl FlowSource for Door {
         let mut kernel = self.kernel.lock().unwrap();
         let (events, lost) = (std::mem::take(&mut kernel.events), std::mem::take(&mut kernel.lost));
         drop(kernel);
-        events.iter().for_each(|sample| visitor.last_word(sample));
+        for sample in &events {
+            visitor.last_word(sample);
+        }
         Ok(Heard { received: events.len() as u64, malformed: 0, lost })
     }
 
@@ -128,7 +130,9 @@ impl FlowSource for Door {
         }
         let heard = self.drain(visitor)?;
         let piece: Vec<Sample> = (0..4).map_while(|_| self.dump.pop()).collect();
-        piece.iter().for_each(|sample| visitor.entry(sample));
+        for sample in &piece {
+            visitor.entry(sample);
+        }
         Ok((!piece.is_empty()).then_some(heard))
     }
 
