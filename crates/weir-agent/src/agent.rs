@@ -531,12 +531,13 @@ impl<S: FlowSource> Agent<S> {
     }
 
     fn show(&self, environment: &mut dyn Environment) {
-        let (spool_bytes, undelivered, waiting_because) = self.spool.frames().load();
+        let load = self.spool.frames().load();
         let snapshot = {
             let mut status = self.lock_status();
-            status.spool_bytes = spool_bytes;
-            status.undelivered = undelivered;
-            status.waiting_because = waiting_because;
+            status.spool_bytes = load.bytes;
+            status.undelivered = load.undelivered;
+            status.dropped = load.dropped;
+            status.waiting_because = load.waiting_because;
             status.clone()
         };
         environment.show(snapshot);

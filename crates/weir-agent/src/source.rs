@@ -2,7 +2,6 @@
 
 mod conntrack;
 
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use weir_flow::Sample;
@@ -43,9 +42,6 @@ impl Heard {
 pub trait FlowSource {
     /// Its name, as status shows it.
     fn name(&self) -> &'static str;
-
-    /// What to wait on for last words.
-    fn descriptor(&self) -> RawFd;
 
     /// Waits until a last word is there or the time is over; true when one is.
     fn wait(&self, timeout: Duration) -> Result<bool, AgentError>;

@@ -33,7 +33,7 @@ use weir_flow::{BatchId, BootTime, Epoch, Sample, WallTime};
 
 pub(crate) use self::checkpoint::write as write_checkpoint;
 pub(crate) use self::frames::gap_for;
-pub use self::frames::{Frames, Undelivered};
+pub use self::frames::{Frames, Load, Undelivered};
 pub(crate) use self::open_frame::OpenFrame;
 pub(crate) use self::writer::{ToDisk, run as run_writer};
 use crate::AgentError;

@@ -42,6 +42,8 @@ pub struct AgentStatus {
     pub spool_bytes: u64,
     /// Batches not answered yet.
     pub undelivered: u64,
+    /// Batches dropped since the start because the spool or the disk was full.
+    pub dropped: u64,
     /// Why delivery waits, where it does.
     pub waiting_because: Option<String>,
 }

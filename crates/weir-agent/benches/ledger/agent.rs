@@ -115,7 +115,7 @@ impl Meter<'_> {
         loop {
             // Longer than a batch takes from the queue to the disk.
             thread::sleep(Duration::from_millis(200));
-            let (_, undelivered, _) = self.frames.load();
+            let undelivered = self.frames.load().undelivered;
             if undelivered == 0 {
                 return;
             }

@@ -3,7 +3,6 @@
 //! What is added grows with each dump, so that every chosen entry has new numbers in each. The
 //! cost of adding is within what is measured; it is one copy of a sample.
 
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use weir_agent::{AgentError, ConntrackSource, FlowSource, Heard, Visitor};
@@ -27,10 +26,6 @@ impl Moving {
 impl FlowSource for Moving {
     fn name(&self) -> &'static str {
         self.inner.name()
-    }
-
-    fn descriptor(&self) -> RawFd {
-        self.inner.descriptor()
     }
 
     fn wait(&self, timeout: Duration) -> Result<bool, AgentError> {

@@ -1,6 +1,5 @@
 //! The default door: conntrack over netlink.
 
-use std::os::fd::{AsRawFd as _, RawFd};
 use std::time::Duration;
 
 use weir_conntrack::{Dump, Events};
@@ -51,10 +50,6 @@ fn drain(events: &mut Events, visitor: &mut dyn Visitor) -> Result<Heard, AgentE
 impl FlowSource for ConntrackSource {
     fn name(&self) -> &'static str {
         "conntrack"
-    }
-
-    fn descriptor(&self) -> RawFd {
-        self.events.as_raw_fd()
     }
 
     fn wait(&self, timeout: Duration) -> Result<bool, AgentError> {

@@ -116,6 +116,19 @@ fn limit_quarantine(directory: &Path) -> Result<(), AgentError> {
     files[..surplus].iter().try_for_each(|file| remove(file))
 }
 
+/// How full the spool is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Bytes of all batches in it.
+    pub bytes: u64,
+    /// Batches without an answer.
+    pub undelivered: u64,
+    /// Batches dropped since the start because the spool or the disk was full.
+    pub dropped: u64,
+    /// Why delivery waits, where it does.
+    pub waiting_because: Option<String>,
+}
+
 /// A batch on its way.
 #[derive(Clone, Debug)]
 pub struct Undelivered {
@@ -225,12 +238,16 @@ impl Frames {
         self.lock().waiting_because = Some(reason.to_owned());
     }
 
-    /// Bytes held, batches without an answer, and why delivery waits.
-    pub fn load(&self) -> (u64, u64, Option<String>) {
+    /// How full it is, and why delivery waits.
+    pub fn load(&self) -> Load {
         let state = self.lock();
-        let bytes = state.held.values().map(|held| held.bytes).sum();
         let undelivered = state.held.values().filter(|held| !held.answered).count();
-        (bytes, u64::try_from(undelivered).unwrap_or(0), state.waiting_because.clone())
+        Load {
+            bytes: state.held.values().map(|held| held.bytes).sum(),
+            undelivered: u64::try_from(undelivered).unwrap_or(0),
+            dropped: state.dropped,
+            waiting_because: state.waiting_because.clone(),
+        }
     }
 
     /// Gaps that delivery or the limits caused, to be declared with the next batch.
@@ -288,7 +305,7 @@ impl Frames {
         let disk = File::open(&self.directory);
         let free = || disk.as_ref().ok().and_then(free_bytes).unwrap_or(u64::MAX);
         loop {
-            let (bytes, undelivered, _) = self.load();
+            let Load { bytes, undelivered, .. } = self.load();
             let over = bytes > self.limits.bytes || free() < self.limits.free_bytes;
             if !over || undelivered < 2 {
                 return Ok(());

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs;
-use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -95,10 +94,6 @@ impl Door {
 impl FlowSource for Door {
     fn name(&self) -> &'static str {
         "script"
-    }
-
-    fn descriptor(&self) -> RawFd {
-        -1
     }
 
     fn wait(&self, timeout: Duration) -> Result<bool, AgentError> {

@@ -100,6 +100,7 @@ impl StatusFile {
             "picked_up": status.ledger.picked_up,
             "spool_bytes": status.spool_bytes,
             "undelivered_batches": status.undelivered,
+            "spool_dropped_batches": status.dropped,
             "delivery_waits": status.waiting_because,
             "batches_committed": ingest.committed,
             "batches_known": ingest.known,
