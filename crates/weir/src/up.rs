@@ -69,7 +69,7 @@ fn meter(
     // Listening before anything else: even the packet that probes tracking is heard to end.
     let source = ConntrackSource::open(Events::RECEIVE_BUFFER_BYTES)?;
     let (tracking, installed) = prepare_tracking(activate_conntrack)?;
-    // A clean exit leaves the machine as it was found, a failed start, too.
+    // A clean exit takes our table away, and so does a failed start; the settings stay.
     let _activated = installed.map(|_| Activated);
     say(&format!(
         "source: conntrack over netlink (this process has CAP_NET_ADMIN), {} KiB for waiting events",
