@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::netlink::Malformed;
+use crate::procfs::ProcfsError;
 
 /// An operation that failed, and on what.
 #[derive(Debug, thiserror::Error)]
@@ -83,6 +84,9 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+    /// The table's text form cannot be read.
+    #[error(transparent)]
+    Procfs(#[from] ProcfsError),
 }
 
 impl Error {

@@ -73,7 +73,7 @@ const NFGENMSG: usize = 4;
 
 /// The protocols whose tuples have ports. GRE is not among them: what ctnetlink reports in the
 /// port attributes of a GRE tuple is half of a call's key.
-const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
+pub(crate) const WITH_PORTS: [u8; 5] = [6, 17, 33, 132, 136];
 
 /// Reads a conntrack message (what follows the netlink header) into `sample`.
 ///

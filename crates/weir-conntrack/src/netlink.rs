@@ -6,7 +6,7 @@
 mod attribute;
 mod frame;
 mod request;
-#[expect(unsafe_code, reason = "system calls on netlink sockets; the crate's only unsafe code")]
+#[expect(unsafe_code, reason = "system calls on netlink sockets")]
 mod socket;
 
 pub use attribute::{Attribute, Attributes, MAX_DEPTH, attributes};

@@ -81,6 +81,7 @@ mod tests {
     use crate::counters::Totals;
     use crate::endpoint::EndpointKind;
     use crate::record::RecordFlags;
+    use crate::state::ConnectionState;
     use crate::time::BootTime;
 
     /// Answers with a bare host and remembers what it was asked.
@@ -110,6 +111,7 @@ mod tests {
             interval_to: BootTime(90),
             from: Totals::default(),
             to: Totals::default(),
+            state: ConnectionState::default(),
             flags: RecordFlags::default(),
         }
     }

@@ -24,7 +24,7 @@ use std::str::FromStr;
 
 use crate::field::{EndpointField, Field};
 
-pub use error::{FilterError, Problem};
+pub use error::{FilterError, Problem, nearest};
 pub use evaluate::FlowView;
 
 /// The longest filter text, in bytes.

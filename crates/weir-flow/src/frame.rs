@@ -16,11 +16,14 @@ pub use self::sample::{decode_sample, encode_sample};
 use crate::batch::{BatchId, Digest, Epoch, Gap, GapReason};
 use crate::counters::{Counters, Totals};
 use crate::record::{FlowRecord, RecordFlags};
+use crate::state::ConnectionState;
 use crate::time::{BootTime, HOUR, WallTime};
 use crate::tuple::Protocol;
 
 /// `WEIRBAT` and the format's version.
-const MAGIC: [u8; 8] = *b"WEIRBAT\x01";
+const MAGIC: [u8; 8] = *b"WEIRBAT\x02";
+/// The version before: its records do not tell the connection's state. A spool may still hold it.
+const MAGIC_STATELESS: [u8; 8] = *b"WEIRBAT\x01";
 /// Bytes of the header.
 pub const HEADER_BYTES: usize = 104;
 /// The largest frame anybody may hand us.
@@ -99,6 +102,7 @@ pub struct Batch<'a> {
     pub header: Header,
     notes: &'a [u8],
     records: &'a [u8],
+    has_states: bool,
 }
 
 impl<'a> Batch<'a> {
@@ -109,7 +113,7 @@ impl<'a> Batch<'a> {
         }
         let mut reader = Reader::new(frame, "header");
         let magic = reader.array::<8>()?;
-        if magic != MAGIC {
+        if magic != MAGIC && magic != MAGIC_STATELESS {
             return Err(FrameError::Magic { found: magic });
         }
         let id = BatchId { epoch: Epoch(reader.u128()?), sequence: reader.u64()? };
@@ -136,7 +140,7 @@ impl<'a> Batch<'a> {
         }
         let header = Header { id, hour, wall_offset_nanos, sealed_at, boot, records, digest };
         let (notes, records) = payload.split_at(lengths.1);
-        Ok(Self { header, notes, records })
+        Ok(Self { header, notes, records, has_states: magic == MAGIC })
     }
 
     /// The notes, in the order they were made.
@@ -159,6 +163,7 @@ impl<'a> Batch<'a> {
         let mut reader = Reader::new(self.records, "record");
         let mut left = self.header.records;
         let mut context = Context::default();
+        let has_states = self.has_states;
         std::iter::from_fn(move || {
             if left == 0 {
                 // Nothing may hide behind the last record.
@@ -167,7 +172,7 @@ impl<'a> Batch<'a> {
                 return trailing.then_some(Err(FrameError::Impossible { what: "trailing bytes" }));
             }
             left -= 1;
-            let record = decode_record(&mut reader, &mut context);
+            let record = decode_record(&mut reader, &mut context, has_states);
             if record.is_err() {
                 left = 0;
                 reader = Reader::new(&[], "record");
@@ -289,6 +294,7 @@ fn encode_record(writer: &mut Writer<'_>, context: &mut Context, record: &FlowRe
         | bit(shape::ZONE, record.zone != 0)
         | bit(shape::SAME_INTERVAL, same));
     writer.varint(record.flags.0.into());
+    writer.u8(record.state.code());
     writer.u64(record.connection);
     writer.u8(record.protocol.0);
     if record.zone != 0 {
@@ -320,10 +326,15 @@ fn encode_record(writer: &mut Writer<'_>, context: &mut Context, record: &FlowRe
     }
 }
 
-fn decode_record(reader: &mut Reader<'_>, context: &mut Context) -> Result<FlowRecord, FrameError> {
+fn decode_record(
+    reader: &mut Reader<'_>,
+    context: &mut Context,
+    has_states: bool,
+) -> Result<FlowRecord, FrameError> {
     let shape = reader.u8()?;
     let has = |bit: u8| shape & bit != 0;
     let flags = RecordFlags(narrow(reader.varint()?, "flags")?);
+    let state = if has_states { ConnectionState::from_code(reader.u8()?) } else { ConnectionState::UNKNOWN };
     let connection = reader.u64()?;
     let protocol = Protocol(reader.u8()?);
     let zone = if has(shape::ZONE) { narrow(reader.varint()?, "zone")? } else { 0 };
@@ -365,6 +376,7 @@ fn decode_record(reader: &mut Reader<'_>, context: &mut Context) -> Result<FlowR
         interval_to: context.to,
         from,
         to,
+        state,
         flags,
     })
 }

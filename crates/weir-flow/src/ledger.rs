@@ -134,6 +134,8 @@ pub struct Ledger {
     finals: HashMap<u64, Final, KeyHash>,
     tombstones: Tombstones,
     zones_in_use: bool,
+    /// What the running dump shows and nothing happened to is told, too.
+    announcing: bool,
     counts: LedgerCounts,
 }
 
@@ -164,6 +166,7 @@ impl Ledger {
             finals: HashMap::default(),
             tombstones: Tombstones::default(),
             zones_in_use: false,
+            announcing: false,
             counts: LedgerCounts::default(),
         }
     }
@@ -181,6 +184,13 @@ impl Ledger {
     /// True until the first dump of an epoch has been judged.
     pub fn is_baseline(&self) -> bool {
         self.baseline.is_some()
+    }
+
+    /// Tells, with the next whole dump, also of connections to which nothing happened
+    /// ([`RecordFlags::PRESENT`]): somebody begins to listen. Only between ticks.
+    pub fn announce(&mut self) {
+        debug_assert_eq!(self.phase, Phase::Idle, "a dump is announced whole");
+        self.announcing = true;
     }
 
     /// Every connection in the table, for a checkpoint. Only between ticks.
@@ -266,6 +276,7 @@ impl Ledger {
         }
         if complete {
             self.baseline = None;
+            self.announcing = false;
         }
         // Also a dump that broke off shows nothing more: the next one begins later.
         self.tombstones.dump_ended();
@@ -308,9 +319,15 @@ impl Ledger {
         out: &mut dyn Surroundings,
     ) -> Slot {
         slot.clear(SlotFlags::MISSED);
-        let Some(totals) = sample.totals else { return slot };
+        let totals = sample.totals.unwrap_or(slot.totals);
+        if totals == slot.totals {
+            if self.announcing {
+                self.tell(slot.key, slot.flags(), sample, totals, out);
+            }
+            return slot;
+        }
         // A waiting last word says more than this entry, and may belong to an earlier life.
-        if totals == slot.totals || self.finals.contains_key(&slot.key) {
+        if self.finals.contains_key(&slot.key) {
             return slot;
         }
         if !slot.flags().has(SlotFlags::SHADOW) {
@@ -321,6 +338,25 @@ impl Ledger {
         }
         slot.totals = totals;
         slot
+    }
+
+    /// Says that a connection is there, nothing else.
+    #[cold]
+    fn tell(
+        &self,
+        key: u64,
+        flags: SlotFlags,
+        sample: &Sample,
+        totals: Totals,
+        out: &mut dyn Surroundings,
+    ) {
+        // An end that waits to be settled tells more.
+        if flags.has(SlotFlags::SHADOW) || self.finals.contains_key(&key) {
+            return;
+        }
+        let now = (self.clock.now, self.clock.now);
+        let record = billing::record(key, sample, flags, (totals, totals), now);
+        out.record(&FlowRecord { flags: record.flags.with(RecordFlags::PRESENT), ..record });
     }
 
     /// From where to bill: from the last word, unless the counters went backwards on the same
@@ -530,6 +566,9 @@ impl Ledger {
                 events = events.with(billing::ending(sample));
             }
             out.record(&FlowRecord { flags: events, ..record });
+        }
+        if noted && !shadow && !ended && self.announcing {
+            self.tell(*key, flags, sample, to, out);
         }
         match standing {
             Standing::Ended { .. } => self.bury(*key, sample, flags),

@@ -22,6 +22,7 @@ pub mod port;
 pub mod record;
 pub mod sample;
 pub mod seal;
+pub mod state;
 pub mod time;
 pub mod tuple;
 
@@ -35,5 +36,6 @@ pub use filter::Filter;
 pub use fold::{Flow, FlowKey, Folded, Level, Measures};
 pub use record::{FlowRecord, RecordFlags};
 pub use sample::{Sample, Status, TcpState};
+pub use state::ConnectionState;
 pub use time::{BootTime, WallTime};
 pub use tuple::{Protocol, Tuple};

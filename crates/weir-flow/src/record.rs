@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use crate::counters::Totals;
+use crate::state::ConnectionState;
 use crate::time::{BootTime, WallTime};
 use crate::tuple::Protocol;
 
@@ -40,6 +41,8 @@ pub struct FlowRecord {
     pub from: Totals,
     /// Absolute counters at `interval_to`.
     pub to: Totals,
+    /// The stage it is in at `interval_to`.
+    pub state: ConnectionState,
     /// What else happened.
     pub flags: RecordFlags,
 }
@@ -75,6 +78,9 @@ impl RecordFlags {
     pub const ZEROED: Self = Self(1 << 7);
     /// Only part of a longer interval, cut at an hour; event flags stand on the part they belong to.
     pub const SPLIT: Self = Self(1 << 8);
+    /// Nothing happened: the connection is there, with these counters. It bills nothing and tells
+    /// whoever begins to listen what stands ([`crate::ledger::Ledger::announce`]).
+    pub const PRESENT: Self = Self(1 << 9);
 
     /// `self` if `condition`, else no flag.
     #[must_use]

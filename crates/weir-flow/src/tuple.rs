@@ -58,6 +58,12 @@ impl Protocol {
         NAMES.iter().map(|(_, name)| *name)
     }
 
+    /// True for protocols whose packets bear ports.
+    pub fn has_ports(self) -> bool {
+        // TCP, UDP, DCCP, SCTP, UDP-Lite.
+        matches!(self.0, 6 | 17 | 33 | 132 | 136)
+    }
+
     /// True for the protocols whose "ports" are an ICMP identifier, type and code.
     pub fn is_icmp(self) -> bool {
         self == Self::ICMP || self == Self::ICMPV6

@@ -10,7 +10,7 @@ use weir_flow::frame::{
 use weir_flow::journal::{decode_last_words, encode_last_word};
 use weir_flow::ledger::Clock;
 use weir_flow::{
-    BatchId, BootTime, Counters, Digest, Epoch, FlowRecord, Protocol, RecordFlags, Sample, Status,
+    BatchId, BootTime, ConnectionState, Counters, Digest, Epoch, FlowRecord, Protocol, RecordFlags, Sample, Status,
     TcpState, Totals, Tuple, WallTime,
 };
 
@@ -63,9 +63,9 @@ fn record() -> impl Strategy<Value = FlowRecord> {
     let end = || (address(), any::<u16>());
     let other = || proptest::option::of(end());
     let zone = prop_oneof![Just(0), any::<u16>()];
-    let names = (any::<u64>(), zone, any::<u8>(), any::<u16>(), proptest::option::of(number()));
+    let names = (any::<u64>(), zone, any::<u8>(), any::<(u16, u8)>(), proptest::option::of(number()));
     (names, (end(), end(), other(), other()), interval(), growth()).prop_map(
-        |((connection, zone, protocol, flags, start), ends, interval, (from, to))| FlowRecord {
+        |((connection, zone, protocol, (flags, state), start), ends, interval, (from, to))| FlowRecord {
             connection,
             zone,
             protocol: Protocol(protocol),
@@ -80,6 +80,7 @@ fn record() -> impl Strategy<Value = FlowRecord> {
             interval_to: interval.1,
             from,
             to,
+            state: ConnectionState::from_code(state),
             flags: RecordFlags(flags),
         },
     )
@@ -299,6 +300,18 @@ proptest! {
     }
 }
 
+/// Sealed by a weir whose records did not tell the connection's state.
+#[test]
+fn a_frame_of_the_version_before_is_read_without_states() {
+    let frame = &include_bytes!("../../../fuzz/corpus/spool/03")[1..];
+    assert_eq!(frame[7], 1);
+    let batch = Batch::decode(frame).unwrap();
+    let records: Vec<_> = batch.records().map(Result::unwrap).collect();
+    assert!(!records.is_empty());
+    assert_eq!(records.len(), batch.header.records as usize);
+    assert!(records.iter().all(|record| record.state == ConnectionState::UNKNOWN));
+}
+
 #[test]
 fn a_frame_says_what_is_wrong_with_it() {
     let header = Header {
@@ -321,8 +334,8 @@ fn a_frame_says_what_is_wrong_with_it() {
         "frame is damaged: its content does not match its digest"
     );
     assert_eq!(
-        spoiled(&|frame| frame[7] = 2),
-        "not a frame of this version of weir (magic [57, 45, 49, 52, 42, 41, 54, 02])"
+        spoiled(&|frame| frame[7] = 3),
+        "not a frame of this version of weir (magic [57, 45, 49, 52, 42, 41, 54, 03])"
     );
     assert_eq!(spoiled(&|frame| frame.push(0)), "frame holds an impossible length");
     assert_eq!(

@@ -410,3 +410,23 @@ fn an_end_that_nobody_heard_is_told_after_two_dumps() {
     recovery.frame(&batch).unwrap();
     assert_eq!(recovery.finish().0.live(), 0);
 }
+
+#[test]
+fn what_stands_is_told_once_when_asked_and_bills_nothing() {
+    let idle = sample(40_000, 500);
+    let mut ledger = Ledger::new(EPOCH, true);
+    ledger.announce();
+    let mut told = Vec::new();
+    for at in 1..=4 {
+        if at == 3 {
+            ledger.announce();
+        }
+        told.push(tick(&mut ledger, at, &[idle], &[]));
+    }
+    let lengths: Vec<usize> = told.iter().map(Vec::len).collect();
+    assert_eq!(lengths, [1, 0, 1, 0]);
+    for record in told.iter().flatten() {
+        assert!(record.flags.has(RecordFlags::PRESENT) && !record.flags.has(RecordFlags::OPENED));
+        assert_eq!((record.delta(), record.to), (Totals::default(), totals(500)));
+    }
+}

@@ -36,6 +36,7 @@ fn record(connection: u64, from: u64, to: u64, counters: [u64; 4], flags: u16) -
         interval_to: BootTime(to),
         from: totals([0; 3]),
         to: totals([packets, sent, received]),
+        state: weir_flow::ConnectionState::default(),
         flags: RecordFlags(flags),
     }
 }

@@ -230,7 +230,9 @@ impl World {
             self.disk = Disk::default();
             self.kernel.baseline_anew();
             let sealer = Sealer::new(EPOCH, 0, 1, LIMITS);
-            self.agent = Some(Agent { ledger: Ledger::new(EPOCH, true), sealer });
+            let mut ledger = Ledger::new(EPOCH, true);
+            ledger.announce();
+            self.agent = Some(Agent { ledger, sealer });
             self.tick();
             return Ok(());
         }
@@ -253,7 +255,8 @@ impl World {
                 recovery.slot(slot);
             }
         }
-        let (ledger, words) = recovery.finish();
+        let (mut ledger, words) = recovery.finish();
+        ledger.announce();
         let mut sealer = Sealer::new(EPOCH, 0, last + 1, LIMITS);
         sealer.set_clock(self.clock, &mut |_| {});
         self.agent = Some(Agent { ledger, sealer });

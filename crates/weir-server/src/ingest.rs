@@ -11,6 +11,7 @@ use weir_flow::frame::{Batch, Header, Note};
 use weir_flow::ingest::{Answer, Decision, Ingest as Decisions};
 use weir_flow::time::SECOND;
 use weir_flow::{BatchId, Digest, Directory, Epoch, Folded, WallTime};
+use crate::live::Live;
 use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
 
 /// A batch may lie this far in the future; what lies further is moved back to now, and counted.
@@ -47,6 +48,7 @@ pub struct Ingest<D> {
     decisions: Decisions,
     digests: HashMap<BatchId, Digest>,
     folder: Folder,
+    live: Option<Arc<Live>>,
     counts: IngestCounts,
 }
 
@@ -63,7 +65,14 @@ impl<D: Directory> Ingest<D> {
         }
         let decisions = Decisions::restore(epochs);
         let (folder, counts) = (Folder::default(), IngestCounts::default());
-        Ok(Self { node, nodes, store, directory, decisions, digests, folder, counts })
+        Ok(Self { node, nodes, store, directory, decisions, digests, folder, live: None, counts })
+    }
+
+    /// Shows every new batch's connections there, too.
+    #[must_use]
+    pub fn with_live(mut self, live: Arc<Live>) -> Self {
+        self.live = Some(live);
+        self
     }
 
     /// What it did so far.
@@ -173,17 +182,28 @@ impl<D: Directory> Ingest<D> {
     }
 
     fn fold(&mut self, batch: &Batch<'_>, offset: i64) -> Result<Folded, String> {
+        let node = self.nodes.get(&batch.header.id.epoch).unwrap_or(&self.node);
+        let mut live =
+            self.live.as_deref().and_then(|live| live.take(node, &batch.header, offset));
         for record in batch.records() {
             match record {
                 Ok(record) => {
                     let ends = attribute(&record, offset, &self.directory);
                     self.folder.add(&record, offset, &ends);
+                    if let Some(live) = &mut live {
+                        live.record(&record, &ends);
+                    }
                 }
                 Err(error) => {
                     // Nothing of a batch that is refused may slip into the next one.
                     drop(self.folder.finish());
                     return Err(error.to_string());
                 }
+            }
+        }
+        for note in batch.notes() {
+            if let (Ok(Note::Forget(connection)), Some(live)) = (note, &mut live) {
+                live.forget(connection);
             }
         }
         Ok(self.folder.finish())

@@ -55,6 +55,7 @@ fn record(port: u16, bytes: u64) -> FlowRecord {
         interval_to: BootTime(60 * SECOND),
         from: Totals::default(),
         to: Totals { sent, received: Counters::default() },
+        state: weir_flow::ConnectionState::from_code(19),
         flags: RecordFlags::OPENED,
     }
 }

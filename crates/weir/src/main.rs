@@ -4,7 +4,6 @@ mod args;
 mod data_dir;
 mod query;
 mod render;
-mod since;
 mod top;
 mod unprivileged;
 mod up;

@@ -13,7 +13,8 @@ use weir_store::{FlowQuery, FlowStore as _, Limits, Measure, Order, SqliteStore}
 use crate::args::{
     FlowsArgs, Format, QueryArgs, Question, Selection, SeriesArgs, TopQueryArgs, ValuesArgs,
 };
-use crate::{data_dir, render, since};
+use weir_server::moment;
+use crate::{data_dir, render};
 
 /// Answers one question on stdout.
 pub(crate) fn run(args: QueryArgs) -> anyhow::Result<()> {
@@ -97,7 +98,7 @@ fn answer(
     format: Format,
 ) -> anyhow::Result<()> {
     let Asked { group_by, bucket_seconds, order, limit } = asked;
-    let range = selection.range(since::now_seconds())?;
+    let range = selection.range(moment::now_seconds())?;
     let filter = selection.filter()?;
     let measures = Measure::ALL.to_vec();
     let query = FlowQuery { range, filter, group_by, bucket_seconds, measures, order, limit };

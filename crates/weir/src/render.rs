@@ -3,37 +3,27 @@
 mod csv;
 mod json;
 mod number;
+mod report;
 mod shown;
 mod style;
 mod table;
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
+use weir_flow::Field;
+use weir_server::answer::Report;
+
+use self::table::Table;
 use crate::args::Format;
 
 pub(crate) use json::{Row, write_value as write_json};
 pub(crate) use number::bytes;
+pub(crate) use report::Pages;
 pub(crate) use shown::Shown;
 pub(crate) use style::Style;
+pub(crate) use weir_server::answer::{Cell, Unit};
 
-/// Rows and what they are about, ready to print.
-#[derive(Debug)]
-pub(crate) struct Report {
-    /// What each cell of a row is.
-    pub(crate) columns: Vec<Column>,
-    /// The cells, one per column.
-    pub(crate) rows: Vec<Vec<Cell>>,
-    /// Seconds since 1970: the range the rows cover.
-    pub(crate) since: u64,
-    /// Seconds since 1970: its end, not included.
-    pub(crate) until: u64,
-    /// Length of the windows that were summed.
-    pub(crate) level_seconds: u64,
-    /// True when a limit left rows out.
-    pub(crate) more: bool,
-}
-
-/// A column of a report.
+/// What a column looks like.
 #[derive(Debug)]
 pub(crate) struct Column {
     /// Its name in JSON and CSV.
@@ -44,48 +34,24 @@ pub(crate) struct Column {
     pub(crate) unit: Unit,
 }
 
-/// What a column's numbers count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Unit {
-    /// Nothing: names, ports, times.
-    None,
-    /// Bytes.
-    Bytes,
-    /// Packets or connections.
-    Count,
-}
-
-/// A cell of a report.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Cell {
-    /// There is no such thing (no service was dialled, no unit is known).
-    Absent,
-    /// There is a number, but nobody counted it.
-    Unknown,
-    /// A sum.
-    Number(u64),
-    /// A sum in which something uncounted took part.
-    AtLeast(u64),
-    /// An ICMP type and code, in the place of a port.
-    IcmpType(u16),
-    /// Seconds since 1970.
-    Time(u64),
-    /// A name.
-    Text(String),
-}
-
 /// Prints a report on stdout.
-pub(crate) fn print(report: &Report, format: Format) -> io::Result<()> {
-    to_stdout(|out, style| match format {
-        Format::Table => table::write(report, style, out),
-        Format::Json => json::write(report, out),
-        Format::Csv => csv::write(report, out),
+pub(crate) fn print(
+    report: &Report,
+    is_in_table: &dyn Fn(Field) -> bool,
+    format: Format,
+) -> io::Result<()> {
+    to_stdout(|out, style| {
+        let mut pages = Pages::new(format, style, is_in_table, out);
+        pages.page(report)?;
+        pages.finish(report.more)
     })
 }
 
 /// Writes a report as a table for people.
 pub(crate) fn write_table(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    table::write(report, style, out)
+    let mut pages = Pages::new(Format::Table, style, &|_| true, out);
+    pages.page(report)?;
+    pages.finish(report.more)
 }
 
 /// Writes headings and rows for people, without a word on what they cover.
@@ -95,7 +61,10 @@ pub(crate) fn write_rows(
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    table::write_rows(columns, rows, style, out)
+    let mut table = Table::new(columns);
+    table.fit(rows);
+    table.write_headings(style, out)?;
+    table.write_rows(rows, out)
 }
 
 /// Writes a line of names, then the rows, as CSV.
@@ -104,7 +73,8 @@ pub(crate) fn write_csv(
     rows: &[Vec<Cell>],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    csv::write_rows(columns, rows, out)
+    csv::write_names(columns, out)?;
+    csv::write_cells(rows, out)
 }
 
 /// Prints a list of values on stdout, a line each, or as a JSON array.
@@ -131,12 +101,12 @@ pub(crate) fn print_object(
 }
 
 /// Prints what `write` writes on stdout, coloured where somebody sees it.
-pub(crate) fn to_stdout(
-    write: impl FnOnce(&mut dyn Write, Style) -> io::Result<()>,
-) -> io::Result<()> {
+pub(crate) fn to_stdout<E: From<io::Error>>(
+    write: impl FnOnce(&mut dyn Write, Style) -> Result<(), E>,
+) -> Result<(), E> {
     let stdout = io::stdout();
     let style = Style::choose(stdout.is_terminal(), std::env::var_os("NO_COLOR").as_deref());
     let mut out = BufWriter::new(stdout.lock());
     write(&mut out, style)?;
-    out.flush()
+    Ok(out.flush()?)
 }

@@ -139,7 +139,7 @@ fn floor_char_boundary(text: &str, position: usize) -> usize {
 }
 
 /// The candidate nearest to what was written, if any is near enough to be what was meant.
-pub(super) fn nearest(
+pub fn nearest(
     written: &str,
     candidates: impl Iterator<Item: AsRef<str>>,
 ) -> Option<String> {

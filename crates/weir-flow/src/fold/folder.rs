@@ -6,7 +6,7 @@ use hashbrown::HashMap;
 
 use crate::attribution::Attributed;
 use crate::endpoint::Endpoint;
-use crate::record::FlowRecord;
+use crate::record::{FlowRecord, RecordFlags};
 
 use super::bound::representatives;
 use super::spread::spread;
@@ -41,6 +41,10 @@ impl Folder {
     ///
     /// The caller has clamped intervals that end in the future.
     pub fn add(&mut self, record: &FlowRecord, wall_offset: i64, ends: &Attributed) {
+        // It tells who is there; there is nothing to sum.
+        if record.flags.has(RecordFlags::PRESENT) {
+            return;
+        }
         let key = FlowKey {
             window: 0,
             protocol: record.protocol,

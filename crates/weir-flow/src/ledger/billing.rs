@@ -4,6 +4,7 @@ use super::SlotFlags;
 use crate::counters::Totals;
 use crate::record::{FlowRecord, RecordFlags};
 use crate::sample::{Sample, TcpState};
+use crate::state::ConnectionState;
 use crate::time::BootTime;
 use crate::tuple::Protocol;
 
@@ -30,6 +31,7 @@ pub(super) fn record(
         interval_to,
         from,
         to,
+        state: ConnectionState::of(sample),
         flags: RecordFlags::default()
             .with(RecordFlags::UNCOUNTED.when(flags.has(SlotFlags::UNCOUNTED)))
             .with(RecordFlags::PICKED_UP.when(flags.has(SlotFlags::PICKED_UP))),

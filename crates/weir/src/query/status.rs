@@ -13,13 +13,14 @@ use weir_store::{
 use super::live::{self, Judged, Writer};
 use crate::args::StatusArgs;
 use crate::render::{self, Shown, Style, bytes};
-use crate::{data_dir, since};
+use weir_server::moment;
+use crate::data_dir;
 
 /// Prints the status.
 pub(super) fn run(args: StatusArgs) -> anyhow::Result<()> {
     let StatusArgs { data_dir, since, output } = args;
     let directory = data_dir::choose(data_dir.data_dir)?;
-    let now = since::now_seconds();
+    let now = moment::now_seconds();
     // One second more than now, so that a gap declared this second is in it.
     let status = gather(&directory, since.seconds(now)..now + 1, now)?;
     render::print_object(&status, output.output, |out, style| for_people(&status, style, out))?;
@@ -50,8 +51,8 @@ fn gather(directory: &Path, range: Range<u64>, now: u64) -> anyhow::Result<Map<S
     }
     status.insert("version".into(), env!("CARGO_PKG_VERSION").into());
     status.insert("data_dir".into(), directory.display().to_string().into());
-    status.insert("since".into(), since::rfc3339(range.start).into());
-    status.insert("until".into(), since::rfc3339(range.end).into());
+    status.insert("since".into(), moment::rfc3339(range.start).into());
+    status.insert("until".into(), moment::rfc3339(range.end).into());
     let (mut gaps, mut counters) = (Vec::new(), Vec::new());
     if let Some(store) = &store {
         gaps = store.gaps(range.clone())?;
@@ -98,8 +99,8 @@ fn level(health: &LevelHealth) -> Value {
         "window_seconds": level.seconds(),
         "retention_seconds": retention_seconds,
         "rows": rows,
-        "oldest": oldest.map(since::rfc3339),
-        "newest": newest.map(since::rfc3339),
+        "oldest": oldest.map(moment::rfc3339),
+        "newest": newest.map(moment::rfc3339),
     })
 }
 
@@ -108,8 +109,8 @@ fn gap(stored: &StoredGap) -> Value {
     json!({
         "node": node,
         "reason": gap.reason.name(),
-        "from": since::rfc3339(gap.from_seconds),
-        "to": since::rfc3339(gap.to_seconds),
+        "from": moment::rfc3339(gap.from_seconds),
+        "to": moment::rfc3339(gap.to_seconds),
         "connections": gap.connections,
         "records": gap.records,
         "bytes": gap.bytes,
@@ -186,7 +187,7 @@ fn store_for_people(store: &Value, style: Style, out: &mut dyn Write) -> io::Res
     }
     writeln!(out, "  {}", style.bold("WINDOW  KEPT       ROWS  OLDEST                NEWEST"))?;
     for level in store["levels"].as_array().into_iter().flatten() {
-        let length = |name: &str| since::human(level[name].as_u64().unwrap_or(0));
+        let length = |name: &str| moment::human(level[name].as_u64().unwrap_or(0));
         writeln!(
             out,
             "  {:<6}  {:<4}  {:>9}  {:<20}  {}",

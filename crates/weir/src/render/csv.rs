@@ -3,22 +3,17 @@
 use std::io::{self, Write};
 
 use serde_json::Value;
+use weir_server::moment;
 
-use super::{Cell, Column, Report, Shown};
-use crate::since;
+use super::{Cell, Column, Shown};
 
-/// Writes a report's rows.
-pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    write_rows(&report.columns, &report.rows, out)
+/// Writes the line of names.
+pub(super) fn write_names(columns: &[Column], out: &mut dyn Write) -> io::Result<()> {
+    line(out, columns.iter().map(|column| cell(&column.name)))
 }
 
-/// Writes a line of names, then the rows.
-pub(super) fn write_rows(
-    columns: &[Column],
-    rows: &[Vec<Cell>],
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    line(out, columns.iter().map(|column| cell(&column.name)))?;
+/// Writes rows, a line each.
+pub(super) fn write_cells(rows: &[Vec<Cell>], out: &mut dyn Write) -> io::Result<()> {
     rows.iter().try_for_each(|row| line(out, row.iter().map(text)))
 }
 
@@ -57,7 +52,7 @@ fn text(of: &Cell) -> String {
         Cell::Absent | Cell::Unknown => String::new(),
         Cell::Number(number) | Cell::AtLeast(number) => number.to_string(),
         Cell::IcmpType(number) => number.to_string(),
-        Cell::Time(seconds) => since::rfc3339(*seconds),
+        Cell::Time(seconds) => moment::rfc3339(*seconds),
         Cell::Text(text) => cell(text),
     }
 }

@@ -2,16 +2,48 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
+use serde::{Serialize, Serializer};
+use weir_server::answer::Report;
+use weir_server::moment;
 
 use super::shown::is_harmful;
-use super::{Cell, Column, Report};
-use crate::since;
+use super::{Cell, Column};
 
-/// Writes the report as one object.
-pub(super) fn write(report: &Report, out: &mut dyn Write) -> io::Result<()> {
-    write_value(report, out)
+/// Writes what comes before a report's rows: laid out as [`write_value`] lays out the whole.
+pub(super) fn write_beginning(columns: &[Column], out: &mut dyn Write) -> io::Result<()> {
+    let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+    write!(out, "{{\n  \"columns\": {},\n  \"rows\": [", indented(&names, "  ")?)
+}
+
+/// Writes some rows.
+pub(super) fn write_rows(
+    columns: &[Column],
+    rows: &[Vec<Cell>],
+    are_first: bool,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let mut out = Harmless(out);
+    for (index, cells) in rows.iter().enumerate() {
+        let comma = if are_first && index == 0 { "" } else { "," };
+        write!(out, "{comma}\n    {}", indented(&Row { columns, cells }, "    ")?)?;
+    }
+    Ok(())
+}
+
+/// Writes what comes after a report's rows.
+pub(super) fn write_end(whole: &Report, is_empty: bool, out: &mut dyn Write) -> io::Result<()> {
+    let Report { since, until, level_seconds, step_seconds, more, .. } = whole;
+    write!(out, "{}]", if is_empty { "" } else { "\n  " })?;
+    let step = step_seconds.map_or_else(|| "null".to_owned(), |seconds| seconds.to_string());
+    let (since, until) = (moment::rfc3339(*since), moment::rfc3339(*until));
+    write!(out, ",\n  \"since\": \"{since}\",\n  \"until\": \"{until}\"")?;
+    write!(out, ",\n  \"level_seconds\": {level_seconds},\n  \"step_seconds\": {step}")?;
+    writeln!(out, ",\n  \"more\": {more}\n}}")
+}
+
+/// Indented JSON inside an object that is itself indented: strings hold no line breaks.
+fn indented(value: &impl Serialize, by: &str) -> io::Result<String> {
+    Ok(serde_json::to_string_pretty(value)?.replace('\n', &format!("\n{by}")))
 }
 
 /// Writes anything as indented JSON and ends the line.
@@ -50,22 +82,6 @@ impl Write for Harmless<'_> {
     }
 }
 
-impl Serialize for Report {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let names: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
-        let rows: Vec<Row<'_>> =
-            self.rows.iter().map(|cells| Row { columns: &self.columns, cells }).collect();
-        let mut map = serializer.serialize_map(Some(6))?;
-        map.serialize_entry("columns", &names)?;
-        map.serialize_entry("rows", &rows)?;
-        map.serialize_entry("since", &since::rfc3339(self.since))?;
-        map.serialize_entry("until", &since::rfc3339(self.until))?;
-        map.serialize_entry("level_seconds", &self.level_seconds)?;
-        map.serialize_entry("more", &self.more)?;
-        map.end()
-    }
-}
-
 /// A row as an object, its columns in their order.
 pub(crate) struct Row<'a> {
     pub(crate) columns: &'a [Column],
@@ -75,18 +91,6 @@ pub(crate) struct Row<'a> {
 impl Serialize for Row<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.columns.iter().map(|column| &column.name).zip(self.cells))
-    }
-}
-
-impl Serialize for Cell {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Absent | Self::Unknown => serializer.serialize_unit(),
-            Self::Number(number) | Self::AtLeast(number) => serializer.serialize_u64(*number),
-            Self::IcmpType(number) => serializer.serialize_u16(*number),
-            Self::Time(seconds) => serializer.serialize_str(&since::rfc3339(*seconds)),
-            Self::Text(text) => serializer.serialize_str(text),
-        }
     }
 }
 

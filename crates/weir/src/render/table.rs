@@ -1,75 +1,72 @@
-//! A table for people: aligned, numbers to the right, with what they cover below.
+//! A table for people: aligned, numbers to the right.
 
 use std::io::{self, Write};
 
-use super::{Cell, Column, Report, Shown, Style, Unit, bytes};
-use crate::since;
+use weir_server::moment;
+
+use super::{Cell, Column, Shown, Style, Unit, bytes};
 
 /// Text longer than this is cut; JSON and CSV have it whole.
 const WIDEST: usize = 48;
 
-/// Writes headings, rows, and a line that says what they cover.
-pub(super) fn write(report: &Report, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    if !report.rows.is_empty() {
-        write_rows(&report.columns, &report.rows, style, out)?;
-    }
-    writeln!(out, "{}", style.dim(caption(report)))
+/// The columns that are shown, as wide as what was shown in them so far.
+pub(super) struct Table(Vec<Place>);
+
+struct Place {
+    /// Which cell of a row.
+    at: usize,
+    heading: String,
+    unit: Unit,
+    width: usize,
 }
 
-/// Writes headings and rows.
-pub(super) fn write_rows(
-    columns: &[Column],
-    rows: &[Vec<Cell>],
-    style: Style,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let shown: Vec<(usize, &str, Unit)> = columns
-        .iter()
-        .enumerate()
-        .filter_map(|(index, column)| Some((index, column.heading.as_deref()?, column.unit)))
-        .collect();
-    let texts: Vec<Vec<String>> = rows
-        .iter()
-        .map(|row| shown.iter().map(|(index, _, unit)| text(&row[*index], *unit)).collect())
-        .collect();
-    let widths: Vec<usize> = shown
-        .iter()
-        .enumerate()
-        .map(|(at, (_, heading, _))| {
-            let cells = texts.iter().map(|row| row[at].chars().count());
-            cells.chain([heading.chars().count()]).max().unwrap_or(0)
+impl Table {
+    /// A table of those columns that have a heading.
+    pub(super) fn new(columns: &[Column]) -> Self {
+        let places = columns.iter().enumerate().filter_map(|(at, column)| {
+            let heading = column.heading.clone()?;
+            Some(Place { at, width: heading.chars().count(), heading, unit: column.unit })
+        });
+        Self(places.collect())
+    }
+
+    /// Makes room for these rows.
+    pub(super) fn fit(&mut self, rows: &[Vec<Cell>]) {
+        for place in &mut self.0 {
+            let widths = rows.iter().map(|row| text(&row[place.at], place.unit).chars().count());
+            place.width = widths.max().unwrap_or(0).max(place.width);
+        }
+    }
+
+    /// Writes the line of headings.
+    pub(super) fn write_headings(&self, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        let headings = self.0.iter().map(|place| place.heading.clone());
+        writeln!(out, "{}", style.bold(self.aligned(headings)))
+    }
+
+    /// Writes rows, a line each.
+    pub(super) fn write_rows(&self, rows: &[Vec<Cell>], out: &mut dyn Write) -> io::Result<()> {
+        rows.iter().try_for_each(|row| {
+            let cells = self.0.iter().map(|place| text(&row[place.at], place.unit));
+            writeln!(out, "{}", self.aligned(cells))
         })
-        .collect();
-
-    let headings = shown.iter().map(|(_, heading, _)| *heading);
-    let line = aligned(headings, &shown, &widths);
-    writeln!(out, "{}", style.bold(line))?;
-    for row in &texts {
-        let line = aligned(row.iter(), &shown, &widths);
-        writeln!(out, "{line}")?;
     }
-    Ok(())
-}
 
-fn aligned(
-    cells: impl Iterator<Item: AsRef<str>>,
-    columns: &[(usize, &str, Unit)],
-    widths: &[usize],
-) -> String {
-    let mut line = String::new();
-    for ((cell, (_, _, unit)), width) in cells.zip(columns).zip(widths) {
-        let cell = cell.as_ref();
-        if !line.is_empty() {
-            line.push_str("  ");
+    fn aligned(&self, cells: impl Iterator<Item = String>) -> String {
+        let mut line = String::new();
+        for (cell, place) in cells.zip(&self.0) {
+            if !line.is_empty() {
+                line.push_str("  ");
+            }
+            let padding = " ".repeat(place.width.saturating_sub(cell.chars().count()));
+            match place.unit {
+                Unit::None => line.extend([cell, padding]),
+                Unit::Bytes | Unit::Count => line.extend([padding, cell]),
+            }
         }
-        let padding = " ".repeat(width - cell.chars().count());
-        match unit {
-            Unit::None => line.extend([cell, &padding]),
-            Unit::Bytes | Unit::Count => line.extend([&padding, cell]),
-        }
+        line.truncate(line.trim_end().len());
+        line
     }
-    line.truncate(line.trim_end().len());
-    line
 }
 
 fn text(cell: &Cell, unit: Unit) -> String {
@@ -83,7 +80,7 @@ fn text(cell: &Cell, unit: Unit) -> String {
         Cell::Number(sum) => number(*sum),
         Cell::AtLeast(sum) => format!("≥{}", number(*sum)),
         Cell::IcmpType(port) => format!("{}/{}", port >> 8, port & 0xff),
-        Cell::Time(seconds) => since::rfc3339(*seconds),
+        Cell::Time(seconds) => moment::rfc3339(*seconds),
         Cell::Text(text) => cut(&Shown(text).to_string()),
     }
 }
@@ -93,19 +90,4 @@ fn cut(text: &str) -> String {
         return text.to_owned();
     }
     text.chars().take(WIDEST - 1).chain(['…']).collect()
-}
-
-fn caption(report: &Report) -> String {
-    let rows = match report.rows.len() {
-        0 => "no flows".to_owned(),
-        1 => "1 row".to_owned(),
-        rows => format!("{rows} rows"),
-    };
-    format!(
-        "{rows}{} from {} to {}, from windows of {}",
-        if report.more { " (there are more: --limit)" } else { "" },
-        since::rfc3339(report.since),
-        since::rfc3339(report.until),
-        since::human(report.level_seconds)
-    )
 }

@@ -12,7 +12,7 @@ use weir_flow::{Directory, Endpoint, Side, WallTime, port};
 use super::measured::{Bytes, Measured, Place, Reading, Source, rank};
 use crate::args::Format;
 use crate::render::{self, Cell, Column, Row, Style, Unit};
-use crate::since;
+use weir_server::moment;
 
 /// The busiest connections, named.
 #[derive(Debug)]
@@ -164,7 +164,7 @@ impl View {
         ];
         cells.extend(numbers(measured));
         cells.push(match self.age_seconds(measured) {
-            Some(age) => Cell::Text(since::human(age)),
+            Some(age) => Cell::Text(moment::human(age)),
             None => Cell::Unknown,
         });
         cells

@@ -10,9 +10,9 @@ use weir_agent::AgentStatus;
 use weir_flow::{EndpointField, Field, Filter, Side};
 use weir_store::{FlowQuery, FlowStore as _, Measure, Order, SqliteStore};
 
-use crate::query::report;
 use crate::render::{self, Style, bytes};
-use crate::since;
+use weir_server::answer::Report;
+use weir_server::moment;
 
 /// Rows of the table.
 const ROWS: usize = 15;
@@ -112,7 +112,7 @@ impl Pen {
     }
 
     fn write_table(&self, out: &mut Vec<u8>) -> io::Result<()> {
-        let until = since::now_seconds() + 1;
+        let until = moment::now_seconds() + 1;
         let name = |side| Field::Endpoint(side, EndpointField::Name);
         let query = FlowQuery {
             range: until.saturating_sub(self.span_seconds)..until,
@@ -130,7 +130,7 @@ impl Pen {
         };
         match self.store.query(&query) {
             Ok(table) => {
-                render::write_table(&report::from_table(&table, &|_| true), self.style, out)
+                render::write_table(&Report::from_table(&table), self.style, out)
             }
             Err(error) => writeln!(out, "{}", self.style.warning(error)),
         }

@@ -12,7 +12,7 @@ use weir_agent::AgentStatus;
 use weir_conntrack::sysctl::Settings;
 use weir_server::IngestCounts;
 
-use crate::since;
+use weir_server::moment;
 
 /// What weir is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl StatusFile {
         };
         object.insert("state".to_owned(), state.name().into());
         object.insert("pid".to_owned(), std::process::id().into());
-        object.insert("updated".to_owned(), since::rfc3339(since::now_seconds()).into());
+        object.insert("updated".to_owned(), moment::rfc3339(moment::now_seconds()).into());
         self.put(&Value::Object(object));
     }
 
@@ -74,7 +74,7 @@ impl StatusFile {
         self.put(&json!({
             "state": State::Reading.name(),
             "pid": std::process::id(),
-            "updated": since::rfc3339(since::now_seconds()),
+            "updated": moment::rfc3339(moment::now_seconds()),
             "source": status.source,
             "accounting": accounting,
             "timestamps": timestamps,

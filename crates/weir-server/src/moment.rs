@@ -2,16 +2,37 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
 use jiff::Timestamp;
+use weir_flow::WallTime;
 
-const DURATION_HINT: &str = "a duration is numbers with the units s, m, h, d: 30s, 10m, 2h30m, 1d";
-const MOMENT_HINT: &str =
-    "valid are now, a duration ago (10m, 2h30m, 1d) and RFC 3339 (2026-01-31T08:00:00Z)";
+/// Why a text is not a time.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MomentError {
+    /// It is not a duration.
+    #[error("{what}; a duration is numbers with the units s, m, h, d: 30s, 10m, 2h30m, 1d")]
+    Duration {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It is longer than anything sensible.
+    #[error("longer than 100 years")]
+    TooLong,
+    /// It is not a point in time.
+    #[error(
+        "{what}; valid are now, a duration ago (10m, 2h30m, 1d) and RFC 3339 (2026-01-31T08:00:00Z)"
+    )]
+    Moment {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It lies before 1970.
+    #[error("times before 1970 have no flows")]
+    Before1970,
+}
 
 /// A point in time, as written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Moment {
+pub enum Moment {
     /// That long before now.
     Ago(Duration),
     /// Seconds since 1970.
@@ -20,23 +41,25 @@ pub(crate) enum Moment {
 
 impl Moment {
     /// Reads `now`, `10m` (ten minutes ago) or an RFC 3339 time.
-    pub(crate) fn parse(text: &str) -> anyhow::Result<Self> {
+    pub fn parse(text: &str) -> Result<Self, MomentError> {
         if text == "now" {
             return Ok(Self::Ago(Duration::ZERO));
         }
+        let wrong = |what: String| MomentError::Moment { what };
         // Only a date begins with four digits and a hyphen; say what is wrong with it as such.
         if text.as_bytes().get(4) == Some(&b'-') {
             let time: Timestamp =
-                text.parse().with_context(|| format!("not an RFC 3339 time; {MOMENT_HINT}"))?;
-            let seconds = u64::try_from(time.as_second()).ok();
-            return seconds.map(Self::At).context("times before 1970 have no flows");
+                text.parse().map_err(|error| wrong(format!("not an RFC 3339 time: {error}")))?;
+            return u64::try_from(time.as_second()).map(Self::At).or(Err(MomentError::Before1970));
         }
-        ensure!(text.starts_with(|c: char| c.is_ascii_digit()), "not a time; {MOMENT_HINT}");
+        if !text.starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(wrong("not a time".to_owned()));
+        }
         Ok(Self::Ago(duration(text)?))
     }
 
     /// Seconds since 1970, given what time it is.
-    pub(crate) fn seconds(self, now_seconds: u64) -> u64 {
+    pub fn seconds(self, now_seconds: u64) -> u64 {
         match self {
             Self::Ago(ago) => now_seconds.saturating_sub(ago.as_secs()),
             Self::At(at) => at,
@@ -45,16 +68,22 @@ impl Moment {
 }
 
 /// Reads a duration longer than zero: `5s`, `10m`, `2h30m`, `1d`.
-pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
+pub fn duration(text: &str) -> Result<Duration, MomentError> {
+    let wrong = |what: String| MomentError::Duration { what };
     let mut rest = text;
     let mut seconds: u64 = 0;
     let mut last_unit = u64::MAX;
-    ensure!(!rest.is_empty(), "empty; {DURATION_HINT}");
+    if rest.is_empty() {
+        return Err(wrong("empty".to_owned()));
+    }
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
         let (number, after) = rest.split_at(digits);
-        ensure!(!number.is_empty(), "a number is missing before {after:?}; {DURATION_HINT}");
-        let number: u64 = number.parse().with_context(|| format!("{number} is too large"))?;
+        if number.is_empty() {
+            return Err(wrong(format!("a number is missing before {after:?}")));
+        }
+        let number: u64 =
+            number.parse().map_err(|_overflow| wrong(format!("{number} is too large")))?;
         let letters = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
         let (name, after) = after.split_at(letters);
         let unit = match name {
@@ -62,25 +91,34 @@ pub(crate) fn duration(text: &str) -> anyhow::Result<Duration> {
             "m" => 60,
             "h" => 3_600,
             "d" => 86_400,
-            "" => bail!("{number} has no unit; {DURATION_HINT}"),
-            other => bail!("unknown unit {other:?}; {DURATION_HINT}"),
+            "" => return Err(wrong(format!("{number} has no unit"))),
+            other => return Err(wrong(format!("unknown unit {other:?}"))),
         };
-        ensure!(unit < last_unit, "units go from large to small, each once; {DURATION_HINT}");
+        if unit >= last_unit {
+            return Err(wrong("units go from large to small, each once".to_owned()));
+        }
         last_unit = unit;
         seconds = number
             .checked_mul(unit)
             .and_then(|more| seconds.checked_add(more))
             // A century: beyond it a slip of the finger, and far from where arithmetic overflows.
             .filter(|sum| *sum <= 36_525 * 86_400)
-            .with_context(|| "longer than 100 years".to_owned())?;
+            .ok_or(MomentError::TooLong)?;
         rest = after;
     }
-    ensure!(seconds > 0, "must be longer than 0; {DURATION_HINT}");
+    if seconds == 0 {
+        return Err(wrong("must be longer than 0".to_owned()));
+    }
     Ok(Duration::from_secs(seconds))
 }
 
+/// Reads an RFC 3339 time, to the second; `None` where it is none or before 1970.
+pub fn parse_rfc3339(text: &str) -> Option<u64> {
+    text.parse::<Timestamp>().ok().and_then(|time| u64::try_from(time.as_second()).ok())
+}
+
 /// RFC 3339 in UTC, whole seconds.
-pub(crate) fn rfc3339(seconds: u64) -> String {
+pub fn rfc3339(seconds: u64) -> String {
     i64::try_from(seconds)
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())
@@ -88,13 +126,20 @@ pub(crate) fn rfc3339(seconds: u64) -> String {
         .to_string()
 }
 
+/// RFC 3339 in UTC, to the millisecond.
+pub fn rfc3339_millis(time: WallTime) -> String {
+    let millis = i64::try_from(time.0 / 1_000_000).unwrap_or(i64::MAX);
+    let time = Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX);
+    format!("{time:.3}")
+}
+
 /// Now, in seconds since 1970.
-pub(crate) fn now_seconds() -> u64 {
+pub fn now_seconds() -> u64 {
     u64::try_from(Timestamp::now().as_second()).unwrap_or(0)
 }
 
 /// A length of time for people: the two largest units, where they are not 0.
-pub(crate) fn human(seconds: u64) -> String {
+pub fn human(seconds: u64) -> String {
     let (days, hours) = (seconds / 86_400, seconds / 3_600 % 24);
     let (minutes, rest) = (seconds / 60 % 60, seconds % 60);
     let (large, small) = match seconds {
@@ -137,7 +182,7 @@ mod tests {
             ("9999999999d", "100 years"),
             ("1é", "unknown unit \"é\""),
         ] {
-            let error = format!("{:#}", duration(text).unwrap_err());
+            let error = duration(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
     }
@@ -166,7 +211,7 @@ mod tests {
             ("1969-12-31T23:59:59Z", "before 1970"),
             ("10x", "unknown unit"),
         ] {
-            let error = format!("{:#}", Moment::parse(text).unwrap_err());
+            let error = Moment::parse(text).unwrap_err().to_string();
             assert!(error.contains(says), "{text}: {error}");
         }
     }

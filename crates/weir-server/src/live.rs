@@ -1,0 +1,100 @@
+//! The connections as they are now: bounded, in memory, ports and all.
+//!
+//! Fed by ingest with every new batch's attributed records. Counters are absolute and batches come
+//! in order, so a record tells all there is to know of its connection. A *tick* is one reading of a
+//! node's kernel; all batches it was cut into bear the same time. What a connection moved in the
+//! newest tick, over the time measured, is its rate; one that the newest tick does not tell of
+//! moved nothing.
+
+mod group;
+mod page;
+mod table;
+
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use weir_flow::attribution::Attributed;
+use weir_flow::frame::Header;
+use weir_flow::{FlowRecord, WallTime};
+
+use self::table::Table;
+use crate::answer::{Connections, ConnectionsQuestion, Rates, RatesQuestion};
+
+/// Connections held at most, of all nodes together, unless told otherwise.
+pub const DEFAULT_LIMIT: usize = 1 << 18;
+
+/// Live connections of every observer.
+#[derive(Debug)]
+pub struct Live {
+    table: RwLock<Table>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::with_limit(DEFAULT_LIMIT)
+    }
+}
+
+impl Live {
+    /// Holds at most `limit` connections. One more is left out, and counted
+    /// ([`Connections::left_out`]).
+    pub fn with_limit(limit: usize) -> Self {
+        Self { table: RwLock::new(Table::new(limit)) }
+    }
+
+    /// Takes a batch of `node`, whose clock is `wall_offset` from wall time. `None` where there is
+    /// nothing to learn from it: it was taken already, or is older than what is known.
+    pub fn take<'a>(
+        &'a self,
+        node: &str,
+        header: &Header,
+        wall_offset: i64,
+    ) -> Option<TakingBatch<'a>> {
+        let mut table = self.write();
+        let node = table.begin(node, header, wall_offset)?;
+        Some(TakingBatch { table, epoch: header.id.epoch.0, node, wall_offset })
+    }
+
+    /// Connections as they are at `now`.
+    pub fn connections(&self, question: &ConnectionsQuestion, now: WallTime) -> Connections {
+        page::page(&self.read(), question, now)
+    }
+
+    /// What moves at `now`.
+    pub fn rates(&self, question: &RatesQuestion, now: WallTime) -> Rates {
+        group::rates(&self.read(), question, now)
+    }
+
+    // A table whose writer panicked is at worst one batch short, which the next ones repair.
+    fn read(&self) -> RwLockReadGuard<'_, Table> {
+        self.table.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Table> {
+        self.table.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A batch being taken; nobody reads meanwhile.
+#[derive(Debug)]
+pub struct TakingBatch<'a> {
+    table: RwLockWriteGuard<'a, Table>,
+    epoch: u128,
+    node: usize,
+    wall_offset: i64,
+}
+
+impl TakingBatch<'_> {
+    /// One of its records.
+    pub fn record(&mut self, record: &FlowRecord, ends: &Attributed) {
+        let key = (self.epoch, record.connection);
+        self.table.record(key, self.node, self.wall_offset, record, ends);
+    }
+
+    /// A connection that left unseen.
+    pub fn forget(&mut self, connection: u64) {
+        self.table.forget((self.epoch, connection));
+    }
+}
+
+#[cfg(test)]
+mod tests;

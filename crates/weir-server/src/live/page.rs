@@ -1,0 +1,201 @@
+//! A page of connections, in any order.
+
+use std::cmp::Ordering;
+use std::net::{IpAddr, SocketAddr};
+
+use weir_flow::filter::FlowView;
+use weir_flow::{Endpoint, Filter, WallTime, port};
+
+use super::table::{Key, Live, Node, Table, seconds};
+use crate::answer::{ConnectionRow, ConnectionSort, Connections, ConnectionsQuestion, End};
+use crate::moment;
+
+pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime) -> Connections {
+    let ConnectionsQuestion { node, filter, state, sort, offset, limit } = question;
+    let in_node = |live: &Live| {
+        node.as_deref().is_none_or(|wanted| *wanted == *table.nodes[live.node].name)
+    };
+    let in_state = |live: &Live| {
+        state.as_deref().is_none_or(|wanted| {
+            live.state().is_some_and(|state| state.eq_ignore_ascii_case(wanted))
+        })
+    };
+    let mut bytes_per_second = 0.0;
+    let mut chosen: Vec<Chosen<'_>> = Vec::new();
+    for (key, live) in &table.connections {
+        let node = &table.nodes[live.node];
+        if !(in_node(live) && in_state(live) && matches(filter, live, node)) {
+            continue;
+        }
+        let rate = live.rate(node, now);
+        bytes_per_second += rate.map_or(0.0, |[sent, received]| sent + received);
+        chosen.push(Chosen { key: *key, live, node, rate });
+    }
+    let matching = u64::try_from(chosen.len()).unwrap_or(u64::MAX);
+    let rows = cut(&mut chosen, *sort, *offset, *limit);
+    let connections = rows.iter().map(|chosen| chosen.row(now)).collect();
+    let newest = newest(table);
+    Connections {
+        at: newest.map(|node| moment::rfc3339_millis(node.tick)),
+        interval_seconds: newest.and_then(Node::interval_seconds),
+        known: u64::try_from(table.connections.len()).unwrap_or(u64::MAX),
+        matching,
+        left_out: table.left_out,
+        bytes_per_second,
+        connections,
+    }
+}
+
+/// The node that was heard of last.
+pub(super) fn newest(table: &Table) -> Option<&Node> {
+    table.nodes.iter().max_by_key(|node| node.tick).filter(|node| node.tick.0 > 0)
+}
+
+pub(super) fn matches(filter: &Filter, live: &Live, node: &Node) -> bool {
+    *filter == Filter::All
+        || filter.matches(&FlowView {
+            source: live.source(),
+            destination: live.destination(),
+            protocol: live.protocol,
+            destination_port: live.destination_port,
+            service: live.service.as_deref().copied(),
+            class: live.ends.class,
+            node: &node.name,
+        })
+}
+
+struct Chosen<'a> {
+    key: Key,
+    live: &'a Live,
+    node: &'a Node,
+    rate: Option<[f64; 2]>,
+}
+
+/// The rows from `offset` on, at most `limit`, in order. Only those are sorted.
+fn cut<'a, 'b>(
+    chosen: &'a mut [Chosen<'b>],
+    sort: ConnectionSort,
+    offset: usize,
+    limit: usize,
+) -> &'a [Chosen<'b>] {
+    let end = offset.saturating_add(limit).min(chosen.len());
+    if offset >= end {
+        return &[];
+    }
+    let by_text = |text: &dyn Fn(&Chosen<'b>) -> String, chosen: &mut [Chosen<'b>]| {
+        // Names are made for the comparison: once each, not at every comparison.
+        chosen.sort_by_cached_key(|one| (text(one), one.key));
+    };
+    match sort {
+        ConnectionSort::Source => {
+            by_text(&|one| sort_name(one.live.source(), one.live.source_port), chosen);
+        }
+        ConnectionSort::Destination => {
+            by_text(&|one| sort_name(one.live.destination(), one.live.destination_port), chosen);
+        }
+        _ => {
+            let order = |one: &Chosen<'_>, other: &Chosen<'_>| compare(sort, one, other);
+            if end < chosen.len() {
+                chosen.select_nth_unstable_by(end, order);
+            }
+            chosen[..end].sort_unstable_by(order);
+        }
+    }
+    &chosen[offset..end]
+}
+
+fn sort_name(endpoint: &Endpoint, port: u16) -> String {
+    format!("{} {} {port:05}", endpoint.name(), endpoint.address)
+}
+
+/// Largest first, unknown last; ties by bytes, then by key, so that the order is always the same.
+fn compare(sort: ConnectionSort, one: &Chosen<'_>, other: &Chosen<'_>) -> Ordering {
+    let ascending = match sort {
+        ConnectionSort::Rate => descending(one.rate.map(sum), other.rate.map(sum)),
+        ConnectionSort::SentRate => descending(one.rate.map(|r| r[0]), other.rate.map(|r| r[0])),
+        ConnectionSort::ReceivedRate => {
+            descending(one.rate.map(|r| r[1]), other.rate.map(|r| r[1]))
+        }
+        ConnectionSort::Age => one.live.start.is_none().cmp(&other.live.start.is_none()).then(
+            other.live.start.cmp(&one.live.start),
+        ),
+        ConnectionSort::Protocol => one.live.protocol.cmp(&other.live.protocol),
+        ConnectionSort::State => {
+            let state = |live: &Live| (live.state().is_none(), live.state());
+            state(one.live).cmp(&state(other.live))
+        }
+        ConnectionSort::Port => one.live.destination_port.cmp(&other.live.destination_port),
+        ConnectionSort::Bytes | ConnectionSort::Source | ConnectionSort::Destination => {
+            Ordering::Equal
+        }
+    };
+    let bytes = |live: &Live| live.totals.map(|totals| totals.bytes());
+    ascending.then_with(|| bytes(other.live).cmp(&bytes(one.live))).then(one.key.cmp(&other.key))
+}
+
+fn sum([sent, received]: [f64; 2]) -> f64 {
+    sent + received
+}
+
+fn descending(one: Option<f64>, other: Option<f64>) -> Ordering {
+    match (one, other) {
+        (Some(one), Some(other)) => other.total_cmp(&one),
+        (one, other) => other.is_some().cmp(&one.is_some()),
+    }
+}
+
+impl Chosen<'_> {
+    fn row(&self, now: WallTime) -> ConnectionRow {
+        let Self { key, live, node, rate } = self;
+        let until = live.ended.unwrap_or(now);
+        let icmp = live.protocol.is_icmp();
+        let place = |place: &(IpAddr, u16)| {
+            if icmp { place.0.to_string() } else { SocketAddr::new(place.0, place.1).to_string() }
+        };
+        let dialled = live.service.as_deref().map_or(live.destination_port, |service| service.1);
+        let port_name = port::service_name(live.protocol, live.destination_port)
+            .or_else(|| port::service_name(live.protocol, dialled));
+        ConnectionRow {
+            id: format!("{}/{:016x}", node.name, key.1),
+            node: node.name.to_string(),
+            protocol: live.protocol.to_string(),
+            state: live.state().map(str::to_owned),
+            source: end(live.source(), live.source_port, live.protocol.has_ports()),
+            destination: end(
+                live.destination(),
+                live.destination_port,
+                live.protocol.has_ports(),
+            ),
+            service: live.service.as_deref().map(place),
+            translated_source: live.translated_source.as_deref().map(place),
+            port_name: port_name.map(str::to_owned),
+            class: live.ends.class.to_string(),
+            start: live.start.map(moment::rfc3339_millis),
+            age_seconds: live.start.map(|start| seconds(until.0.saturating_sub(start.0))),
+            idle_seconds: seconds(now.0.saturating_sub(live.moved_at.0)),
+            bytes_sent: live.totals.map(|totals| totals.sent.bytes),
+            bytes_received: live.totals.map(|totals| totals.received.bytes),
+            packets_sent: live.totals.map(|totals| totals.sent.packets),
+            packets_received: live.totals.map(|totals| totals.received.packets),
+            bytes_sent_per_second: rate.map(|rate| rate[0]),
+            bytes_received_per_second: rate.map(|rate| rate[1]),
+            picked_up: live.picked_up,
+        }
+    }
+}
+
+fn end(endpoint: &Endpoint, port: u16, has_ports: bool) -> End {
+    let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    End {
+        id: endpoint.id(),
+        name: endpoint.name(),
+        kind: endpoint.kind.to_string(),
+        address: endpoint.address.to_string(),
+        port: has_ports.then_some(port),
+        host: owned(&endpoint.host),
+        unit: owned(&endpoint.unit),
+        container: owned(&endpoint.container),
+        executable: owned(&endpoint.executable),
+        unresolved: endpoint.unresolved.map(|reason| reason.name().to_owned()),
+    }
+}
