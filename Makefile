@@ -3,14 +3,15 @@
 #   make run     build weir and watch this machine's own connections
 #   make test    everything that must hold: format, spelling, lints, tests, documentation
 #   make fmt     format the code
-#   make bench   measure (BENCH=conntrack, ledger or store picks one group)
+#   make bench   measure (BENCH=conntrack, ledger, store, api or top picks one group)
 #   make fuzz    a short run of each fuzz target (FUZZ_SECONDS=30)
+#   make pictures  take the pictures in docs/pictures again (root)
 #   make need    install the few programs that building and testing need
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build need test fmt fmt-check spelling lint unit doc bench fuzz clean
+.PHONY: help run build need test fmt fmt-check spelling lint unit doc bench fuzz pictures clean
 
 ARGS ?=
 BENCH ?=
@@ -49,7 +50,7 @@ run: build
 	  fi; \
 	fi; \
 	echo "make run: data in $$data; ask it: $$privilege $$weir query top"; \
-	exec $$privilege "$$weir" up --activate-conntrack --data-dir "$$data" $(ARGS)
+	exec $$privilege "$$weir" up --activate-conntrack --interval 2s --data-dir "$$data" $(ARGS)
 
 test: need fmt-check spelling lint unit doc
 	@echo "make test: passed"
@@ -83,6 +84,9 @@ bench:
 
 fuzz:
 	@scripts/fuzz.sh "$(FUZZ_SECONDS)"
+
+pictures: need
+	@scripts/pictures.sh
 
 clean:
 	cargo clean

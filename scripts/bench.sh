@@ -3,8 +3,9 @@
 #   NAME VALUE UNIT target OP X ok|short
 set -euo pipefail
 
-declare -A crate=([conntrack]=weir-conntrack [ledger]=weir-agent [store]=weir-store)
-groups=(conntrack ledger store)
+declare -A crate=([conntrack]=weir-conntrack [ledger]=weir-agent [store]=weir-store [api]=weir-server
+  [top]=weir)
+groups=(conntrack ledger store api top)
 
 if [ "$#" -gt 0 ]; then
   if [ -z "${crate[$1]:-}" ]; then

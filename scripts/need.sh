@@ -8,7 +8,7 @@ set -euo pipefail
 
 # program:package as Debian and Ubuntu name them.
 build_needs=(cc:gcc)
-test_needs=(nft:nftables conntrack:conntrack ip:iproute2)
+test_needs=(nft:nftables conntrack:conntrack ip:iproute2 tmux:tmux python3:python3)
 
 needs=("${build_needs[@]}")
 if [ "${1:-test}" != build ]; then
@@ -36,6 +36,10 @@ missing=()
 for need in "${needs[@]}"; do
   command -v "${need%%:*}" >/dev/null || missing+=("$need")
 done
+# Debian's python3 cannot make a venv without this package.
+if [ "${1:-test}" != build ] && ! python3 -c 'import ensurepip' 2>/dev/null; then
+  missing+=(python3:python3-venv)
+fi
 [ "${#missing[@]}" -gt 0 ] || exit 0
 
 packages=("${missing[@]#*:}")

@@ -519,6 +519,7 @@ impl<S: FlowSource> Agent<S> {
         {
             let mut status = self.lock_status();
             status.source = self.source.name();
+            status.source_limits = self.source.limits();
             status.ticks += 1;
             status.last_tick = clock::wall();
             status.interval = self.pace.interval();

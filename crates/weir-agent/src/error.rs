@@ -59,6 +59,15 @@ pub enum AgentError {
         /// What the system said.
         source: io::Error,
     },
+    /// There are more TCP sockets than are followed.
+    #[error(
+        "this machine has more than {limit} TCP connections, the most that are followed by their \
+         sockets: run as root, or grant CAP_NET_ADMIN, to read connection tracking instead"
+    )]
+    TooManySockets {
+        /// The most that are followed.
+        limit: usize,
+    },
     /// A thread of the agent could not be started or has died.
     #[error("the {thread} thread is gone")]
     Thread {

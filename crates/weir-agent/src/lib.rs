@@ -20,6 +20,6 @@ pub mod status;
 pub use agent::{Agent, AgentConfig, Environment};
 pub use error::AgentError;
 pub use ship::Deliver;
-pub use source::{ConntrackSource, FlowSource, Heard, Visitor};
+pub use source::{ConntrackSource, FlowSource, Heard, ProcfsSource, SocketSource, Visitor};
 pub use spool::{Recovered, Spool, SpoolLimits};
 pub use status::AgentStatus;

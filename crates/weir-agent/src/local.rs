@@ -13,6 +13,7 @@ mod cgroup;
 mod memory;
 mod process;
 mod sockets;
+mod tcp;
 
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,8 @@ use cgroup::Cgroups;
 use memory::{Key, Memory, wildcard};
 use process::{Processes, Searched, effective_uid, sees_all};
 use sockets::DiagSocket;
+
+pub use tcp::{SocketUse, TcpConnection, TcpSockets};
 
 /// How long a socket, or an own address, is remembered after it is gone. Conntrack keeps a closed
 /// TCP connection for two minutes and most datagram connections for less.
@@ -86,26 +89,6 @@ pub struct LocalCounts {
     pub searches_cut: u64,
     /// Netlink messages that could not be read.
     pub unreadable: u64,
-}
-
-/// A TCP socket and what it has carried so far.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SocketUse {
-    /// Unique while the machine is up.
-    pub cookie: u64,
-    /// This end, named.
-    pub endpoint: Arc<Endpoint>,
-    /// This end's address and port.
-    pub local: (IpAddr, u16),
-    /// The other end's address and port, as this socket sees it.
-    pub peer: (IpAddr, u16),
-    /// A socket of this machine listens on the local port: the other end opened the connection.
-    pub accepted: bool,
-    /// Payload bytes that the peer has acknowledged (`tcpi_bytes_acked`): no headers, no
-    /// retransmissions.
-    pub bytes_acked: u64,
-    /// Payload bytes received (`tcpi_bytes_received`).
-    pub bytes_received: u64,
 }
 
 /// Whose a socket is.
@@ -173,7 +156,7 @@ impl LocalDirectory {
 
         let mut listed = std::mem::take(&mut self.listed);
         listed.clear();
-        let done = self.list(&PROTOCOLS, false, |socket| listed.push(socket));
+        let done = self.list(|socket| listed.push(socket));
         if done.is_ok() {
             self.memory.listed(&listed, now, MEMORY_NANOS);
         }
@@ -195,30 +178,6 @@ impl LocalDirectory {
         self.addresses.own()
     }
 
-    /// Lists the connected TCP sockets with what they carried, named as of the last refresh.
-    /// Sockets whose kernel does not count bytes are left out.
-    pub fn tcp_sockets(&mut self) -> Result<Vec<SocketUse>, Error> {
-        let mut found = Vec::new();
-        self.list(&[Protocol::TCP], true, |socket| found.push(socket))?;
-        let used = found.iter().filter_map(|socket| {
-            let (peer, payload) = socket.peer.zip(socket.payload)?;
-            let key = Key { protocol: socket.protocol, local: socket.local, peer: Some(peer) };
-            let live = self.memory.live(&key).filter(|live| live.socket.cookie == socket.cookie);
-            let owner =
-                live.map_or_else(|| Arc::new(Owner::gone()), |live| Arc::clone(&live.owner));
-            Some(SocketUse {
-                cookie: socket.cookie,
-                endpoint: self.endpoint(socket.local.0, Some(&owner)),
-                local: socket.local,
-                peer,
-                accepted: self.memory.listener(socket.protocol, socket.local).is_some(),
-                bytes_acked: payload.0,
-                bytes_received: payload.1,
-            })
-        });
-        Ok(used.collect())
-    }
-
     /// What is held, and what was lost.
     pub fn counts(&self) -> LocalCounts {
         let (live, gone) = self.memory.sizes();
@@ -231,17 +190,12 @@ impl LocalDirectory {
         }
     }
 
-    fn list(
-        &mut self,
-        protocols: &[Protocol],
-        with_payload: bool,
-        mut each: impl FnMut(DiagSocket),
-    ) -> Result<(), Error> {
+    fn list(&mut self, mut each: impl FnMut(DiagSocket)) -> Result<(), Error> {
         let socket = Socket::open(libc::NETLINK_SOCK_DIAG)?;
-        for protocol in protocols {
+        for protocol in PROTOCOLS {
             for family in FAMILIES {
                 let buffer = &mut self.buffer;
-                match sockets::list(&socket, buffer, *protocol, family, with_payload, &mut each) {
+                match sockets::list(&socket, buffer, protocol, family, false, &mut each) {
                     Ok(unreadable) => self.counts.unreadable += unreadable,
                     // The kernel has no such sockets, or no module to list them.
                     Err(error) if error.errno() == Some(libc::ENOENT) => {

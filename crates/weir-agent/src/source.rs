@@ -1,12 +1,16 @@
 //! Where samples come from. The ledger does not care by which door they came.
 
 mod conntrack;
+mod procfs;
+mod sockets;
 
 use std::time::Duration;
 
 use weir_flow::Sample;
 
 pub use self::conntrack::ConntrackSource;
+pub use self::procfs::ProcfsSource;
+pub use self::sockets::SocketSource;
 use crate::AgentError;
 
 /// Takes what a source yields.
@@ -43,6 +47,11 @@ pub trait FlowSource {
     /// Its name, as status shows it.
     fn name(&self) -> &'static str;
 
+    /// What it does not see or cannot tell, for people; `None`: it sees all that the kernel tracks.
+    fn limits(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Waits until a last word is there or the time is over; true when one is.
     fn wait(&self, timeout: Duration) -> Result<bool, AgentError>;
 
@@ -58,4 +67,34 @@ pub trait FlowSource {
 
     /// Entries and last words that could not be read since the source was opened.
     fn malformed(&self) -> u64;
+}
+
+impl<S: FlowSource + ?Sized> FlowSource for Box<S> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn limits(&self) -> Option<&'static str> {
+        (**self).limits()
+    }
+
+    fn wait(&self, timeout: Duration) -> Result<bool, AgentError> {
+        (**self).wait(timeout)
+    }
+
+    fn drain(&mut self, visitor: &mut dyn Visitor) -> Result<Heard, AgentError> {
+        (**self).drain(visitor)
+    }
+
+    fn begin_dump(&mut self) -> Result<(), AgentError> {
+        (**self).begin_dump()
+    }
+
+    fn next_piece(&mut self, visitor: &mut dyn Visitor) -> Result<Option<Heard>, AgentError> {
+        (**self).next_piece(visitor)
+    }
+
+    fn malformed(&self) -> u64 {
+        (**self).malformed()
+    }
 }

@@ -10,6 +10,8 @@ use weir_flow::ledger::LedgerCounts;
 pub struct AgentStatus {
     /// The source in use.
     pub source: &'static str,
+    /// What that source does not see, where it is a lesser one.
+    pub source_limits: Option<&'static str>,
     /// Ticks since the start.
     pub ticks: u64,
     /// When the last tick ended.

@@ -8,7 +8,9 @@
 
 mod command;
 pub mod compare;
+pub mod day;
 pub mod error;
+pub mod figures;
 pub mod fill;
 pub mod net;
 pub mod scenario;

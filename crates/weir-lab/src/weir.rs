@@ -192,8 +192,9 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, LabError> {
 /// True when weir reads, and it is this weir that says so and not the word of a killed one.
 fn is_reading(text: &str, pid: Option<u32>) -> bool {
     serde_json::from_str::<Value>(text).is_ok_and(|answer| {
-        let said = answer["pid"].as_u64();
-        answer["state"] == "reading" && (said.is_none() || said == pid.map(u64::from))
+        let node = &answer["nodes"][0];
+        let said = node["pid"].as_u64();
+        node["state"] == "reading" && (said.is_none() || said == pid.map(u64::from))
     })
 }
 
@@ -287,11 +288,11 @@ mod tests {
 
     #[test]
     fn a_status_is_read() {
-        let text = r#"{"state": "reading", "gaps": [{"reason": "agent_down", "from": "x",
+        let text = r#"{"nodes": [{"state": "reading"}], "gaps": [{"reason": "agent_down", "from": "x",
             "connections": 3, "bytes": 0, "bytes_bound": null}]}"#;
         assert!(is_reading(text, Some(7)));
         assert!(!is_reading("{}", Some(7)));
-        let of = |pid: u32| format!(r#"{{"state": "reading", "pid": {pid}}}"#);
+        let of = |pid: u32| format!(r#"{{"nodes": [{{"state": "reading", "pid": {pid}}}]}}"#);
         assert!(is_reading(&of(7), Some(7)));
         assert!(!is_reading(&of(6), Some(7)), "the word of the one before");
         let gap =

@@ -60,7 +60,7 @@ fn every_scenario_that_comes_with_the_lab_is_good() {
         names.push(scenario.name);
     }
     names.sort();
-    assert_eq!(names, ["flush", "kill-agent", "plain", "port-reuse", "short-timeouts"]);
+    assert_eq!(names, ["flush", "kill-agent", "plain", "port-reuse", "shop", "short-timeouts"]);
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! moved nothing.
 
 mod group;
+mod numbers;
 mod page;
 mod table;
 

@@ -4,7 +4,7 @@ mod layered;
 mod query;
 mod top;
 mod up;
-mod value;
+pub(crate) mod value;
 
 use std::path::PathBuf;
 
@@ -13,11 +13,11 @@ use clap_complete::Shell;
 
 pub(crate) use layered::{Layered, Origin};
 pub(crate) use query::{
-    FlowsArgs, QueryArgs, Question, Selection, SeriesArgs, StatusArgs, TopQueryArgs, ValuesArgs,
+    FlowsArgs, GlobalDataDir, QueryArgs, Question, SeriesArgs, StatusArgs, TopQueryArgs, ValuesArgs,
 };
 pub(crate) use top::TopArgs;
 pub(crate) use up::UpArgs;
-pub(crate) use value::{self as values, Conntrack, Listen};
+pub(crate) use value::{Conntrack, Listen};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -107,7 +107,6 @@ pub(crate) struct ManArgs {
 
 const DATA_DIR_HELP: &str = "Where weir keeps its data. Default: /var/lib/weir for root, else \
                              $XDG_STATE_HOME/weir or ~/.local/state/weir";
-
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct DataDir {

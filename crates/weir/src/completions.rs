@@ -1,7 +1,6 @@
 //! What other programs want to know of the command line: shells, and `man`.
 
 use std::fs;
-use std::io::Write as _;
 
 use anyhow::Context as _;
 use clap::CommandFactory as _;
@@ -11,11 +10,11 @@ use crate::args::{Args, CompletionsArgs, ManArgs};
 use crate::render;
 
 /// Prints a shell's completions.
-pub(crate) fn complete(args: CompletionsArgs) -> anyhow::Result<()> {
+pub(crate) fn complete(args: &CompletionsArgs) -> anyhow::Result<()> {
     let CompletionsArgs { shell } = args;
     // The generator does not take an error for an answer, so it writes where none can happen.
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "weir", &mut text);
+    clap_complete::generate(*shell, &mut Args::command(), "weir", &mut text);
     Ok(render::to_stdout(|out, _| out.write_all(&text))?)
 }
 

@@ -18,6 +18,7 @@ use crate::data_dir;
 pub(crate) use print::{EXAMPLE, print};
 
 /// What `weir up` runs with.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
     /// Where everything is kept.

@@ -50,7 +50,7 @@ impl Location {
 }
 
 impl BaseUrl {
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let uri: Uri = text.parse().map_err(|error| format!("{error}; write http://HOST:PORT"))?;
         match uri.scheme_str() {
             Some("http") => {}

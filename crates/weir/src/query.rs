@@ -1,36 +1,81 @@
-//! `weir query`: questions to the data directory, whether weir is running or not.
+//! `weir query`: questions to a data directory, whether weir is running or not, or to a weir that
+//! answers on the network.
 
 mod live;
-pub(crate) mod report;
+mod local;
 mod status;
 
 use std::io;
-use std::path::PathBuf;
 
+use clap::{Command, FromArgMatches as _};
 use weir_flow::{EndpointField, Field, Side};
-use weir_store::{FlowQuery, FlowStore as _, Limits, Measure, Order, SqliteStore};
-
-use crate::args::{
-    FlowsArgs, Format, QueryArgs, Question, Selection, SeriesArgs, TopQueryArgs, ValuesArgs,
+use weir_server::answer::{
+    AnswerError, Answers, FlowsPage, FlowsQuestion, SeriesQuestion, TopQuestion,
 };
 use weir_server::moment;
-use crate::{data_dir, render};
+
+use self::local::Local;
+use crate::args::{
+    FlowsArgs, GlobalDataDir, Layered, Origin, QueryArgs, Question, SeriesArgs, TopQueryArgs,
+    UsageError, ValuesArgs,
+};
+use crate::data_dir;
+use crate::location::Location;
+use crate::remote::Remote;
+use crate::render::{self, Pages};
+
+/// Rows that are asked for at a time: what is held of a long list, here and there.
+const PAGE_ROWS: usize = 1_000;
+
+/// What can be asked, for those who mistype it.
+const QUESTIONS: [&str; 6] = ["top", "flows", "series", "values", "status", "help"];
 
 /// Answers one question on stdout.
 pub(crate) fn run(args: QueryArgs) -> anyhow::Result<()> {
-    let result = match args.question {
-        Question::Top(args) => top(args),
-        Question::Flows(args) => flows(args),
-        Question::Series(args) => series(args),
-        Question::Values(args) => values(args),
-        Question::Status(args) => status::run(args),
+    let QueryArgs { location, data_dir, question } = args;
+    let location = choose(location, data_dir)?;
+    let question = question.map_or_else(just_top, Ok)?;
+    let result = match question {
+        Question::Top(args) => top(args, location),
+        Question::Flows(args) => flows(args, location),
+        Question::Series(args) => series(args, location),
+        Question::Values(args) => values(&args, location),
+        Question::Status(args) => status::run(&args, location),
     };
     result.map_err(with_advice)
+}
+
+fn choose(location: Option<String>, data_dir: Layered<GlobalDataDir>) -> anyhow::Result<Location> {
+    let Some(location) = location else {
+        return Ok(Location::Directory(data_dir::choose(data_dir.args.data_dir)?));
+    };
+    if data_dir.origin("data_dir") == Origin::Flag {
+        let problem = "a place before the question and --data-dir are two places: leave one away";
+        return Err(UsageError(problem.to_owned()).into());
+    }
+    Ok(Location::parse(&location, &QUESTIONS)?)
+}
+
+/// `weir query http://gauge:8885`, without a word on what.
+fn just_top() -> anyhow::Result<Question> {
+    let command = <TopQueryArgs as clap::Args>::augment_args(Command::new("top"));
+    let mut matches = command.try_get_matches_from(["top"])?;
+    Ok(Question::Top(TopQueryArgs::from_arg_matches_mut(&mut matches)?))
+}
+
+fn open(location: Location) -> anyhow::Result<Box<dyn Answers>> {
+    Ok(match location {
+        Location::Directory(directory) => Box::new(Local::open(&directory)?.query()),
+        Location::Url(base) => Box::new(Remote::new(base)),
+    })
 }
 
 /// The one thing that goes wrong on every machine: weir runs as root, the question is asked as
 /// somebody else.
 fn with_advice(error: anyhow::Error) -> anyhow::Error {
+    if let Some(AnswerError::Question(problem)) = error.downcast_ref() {
+        return UsageError(problem.clone()).into();
+    }
     let is_denied = error
         .chain()
         .filter_map(|cause| cause.downcast_ref::<io::Error>())
@@ -41,84 +86,66 @@ fn with_advice(error: anyhow::Error) -> anyhow::Error {
     error.context("this user may not read weir's data, ask as the user weir runs as (sudo)")
 }
 
-fn top(args: TopQueryArgs) -> anyhow::Result<()> {
-    let TopQueryArgs { data_dir, selection, by, sort, limit, output } = args;
-    let asked = Asked {
-        group_by: by,
-        bucket_seconds: None,
-        order: Order::Measure(sort),
-        limit: at_most(limit),
-    };
-    answer(data_dir.data_dir, &selection, asked, &|_| true, output.output)
+fn top(args: TopQueryArgs, location: Location) -> anyhow::Result<()> {
+    let TopQueryArgs { selection, by, sort, limit, output } = args;
+    let range = selection.range(moment::now_seconds())?;
+    let question =
+        TopQuestion { by, range, filter: selection.filter()?, sort, limit: at_most(limit) };
+    let report = open(location)?.top(&question)?;
+    Ok(render::print(&report, output.output)?)
 }
 
-fn flows(args: FlowsArgs) -> anyhow::Result<()> {
-    let FlowsArgs { data_dir, selection, step, sort, limit, output } = args;
-    let asked = Asked {
-        group_by: key_fields(),
-        bucket_seconds: Some(step),
-        order: sort.map_or(Order::Keys, Order::Measure),
-        limit: at_most(limit),
-    };
-    answer(data_dir.data_dir, &selection, asked, &is_in_flow_table, output.output)
+fn series(args: SeriesArgs, location: Location) -> anyhow::Result<()> {
+    let SeriesArgs { selection, by, step, limit, output } = args;
+    let range = selection.range(moment::now_seconds())?;
+    let (filter, limit) = (selection.filter()?, at_most(limit));
+    let question = SeriesQuestion { by, range, filter, step_seconds: step, limit };
+    let report = open(location)?.series(&question)?;
+    Ok(render::print(&report, output.output)?)
 }
 
-fn series(args: SeriesArgs) -> anyhow::Result<()> {
-    let SeriesArgs { data_dir, selection, by, step, limit, output } = args;
-    let asked = Asked {
-        group_by: by,
-        bucket_seconds: Some(step),
-        order: Order::Keys,
-        limit: at_most(limit),
-    };
-    answer(data_dir.data_dir, &selection, asked, &|_| true, output.output)
-}
-
-fn values(args: ValuesArgs) -> anyhow::Result<()> {
-    let ValuesArgs { data_dir, dimension, prefix, limit, output } = args;
-    let store = open(data_dir.data_dir)?;
-    let limit = at_most(limit).unwrap_or(usize::MAX);
-    let values = store.values(dimension, &prefix, limit)?;
-    Ok(render::print_values(&dimension.to_string(), &values, output.output)?)
-}
-
-/// What the three kinds of sums differ in.
-struct Asked {
-    group_by: Vec<Field>,
-    bucket_seconds: Option<u64>,
-    order: Order,
-    limit: Option<usize>,
-}
-
-fn answer(
-    data_dir: Option<PathBuf>,
-    selection: &Selection,
-    asked: Asked,
-    is_in_table: &dyn Fn(Field) -> bool,
-    format: Format,
-) -> anyhow::Result<()> {
-    let Asked { group_by, bucket_seconds, order, limit } = asked;
+/// Page by page: however long the list is, only a page of it is held.
+fn flows(args: FlowsArgs, location: Location) -> anyhow::Result<()> {
+    let FlowsArgs { selection, step, sort, limit, output } = args;
     let range = selection.range(moment::now_seconds())?;
     let filter = selection.filter()?;
-    let measures = Measure::ALL.to_vec();
-    let query = FlowQuery { range, filter, group_by, bucket_seconds, measures, order, limit };
-    let table = open(data_dir)?.query(&query)?;
-    Ok(render::print(&report::from_table(&table, is_in_table), format)?)
+    let mut question =
+        FlowsQuestion { range, filter, step_seconds: step, sort, limit: None, cursor: None };
+    let answers = open(location)?;
+    let mut left = at_most(limit);
+    render::to_stdout(|out, style| {
+        let mut pages = Pages::new(output.output, style, &is_in_flow_table, out);
+        loop {
+            question.limit = match sort {
+                // Sorted by a sum, a list has no pages.
+                Some(_) => left,
+                None => Some(left.map_or(PAGE_ROWS, |left| left.min(PAGE_ROWS))),
+            };
+            let FlowsPage { report, next_cursor } = answers.flows(&question)?;
+            pages.page(&report)?;
+            left = left.map(|left| left.saturating_sub(report.rows.len()));
+            let Some(cursor) = next_cursor.filter(|_| left != Some(0)) else {
+                return Ok(pages.finish(report.more)?);
+            };
+            if question.cursor.as_ref() == Some(&cursor) {
+                let problem = "the list of flows does not go on: its next page is the last one";
+                return Err(AnswerError::Failed(problem.to_owned()).into());
+            }
+            question.cursor = Some(cursor);
+        }
+    })
 }
 
-fn open(given: Option<PathBuf>) -> anyhow::Result<SqliteStore> {
-    Ok(SqliteStore::open_read_only(data_dir::choose(given)?, Limits::default())?)
+fn values(args: &ValuesArgs, location: Location) -> anyhow::Result<()> {
+    let ValuesArgs { dimension, prefix, limit, output } = args;
+    let limit = at_most(*limit).unwrap_or(usize::MAX);
+    let values = open(location)?.values(*dimension, prefix, limit)?;
+    Ok(render::print_values(&dimension.to_string(), &values, output.output)?)
 }
 
 /// On the command line 0 is no limit.
 fn at_most(limit: usize) -> Option<usize> {
     (limit > 0).then_some(limit)
-}
-
-/// All that tells two flows of a window apart. Ids and the IP version follow from the rest, yet
-/// whoever reads the answer should not have to work them out.
-fn key_fields() -> Vec<Field> {
-    Field::all().collect()
 }
 
 /// A table has no room for everything; JSON and CSV have.

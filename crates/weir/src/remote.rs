@@ -26,6 +26,10 @@ const ANSWER: Duration = Duration::from_secs(30);
 const MAX_BYTES: u64 = 64 << 20;
 /// Nor do its headers need more.
 const MAX_HEADER_BYTES: usize = 64 << 10;
+/// What the API gives at most where no limit is asked for.
+const MAX_ROWS: usize = 10_000;
+/// The same for series.
+const MAX_SERIES_ROWS: usize = 50_000;
 
 /// A weir elsewhere.
 #[derive(Debug)]
@@ -175,30 +179,30 @@ impl Remote {
 impl Answers for Remote {
     fn status(&self, range: Range<u64>) -> Result<Status, AnswerError> {
         let mut asked = Asked::default();
-        asked.with("since", moment::rfc3339(range.start));
+        asked.with("since", &moment::rfc3339(range.start));
         self.get("status", &asked)
     }
 
     fn top(&self, question: &TopQuestion) -> Result<Report, AnswerError> {
         let TopQuestion { by, range, filter, sort, limit } = question;
         let mut asked = Asked::default();
-        asked.range(range).by(by).filter(filter).with("sort", sort).limit(*limit);
+        asked.range(range).by(by).filter(filter).with("sort", sort).limit(*limit, MAX_ROWS);
         self.get("top", &asked)
     }
 
     fn series(&self, question: &SeriesQuestion) -> Result<Report, AnswerError> {
         let SeriesQuestion { by, range, filter, step_seconds, limit } = question;
         let mut asked = Asked::default();
-        asked.range(range).by(by).filter(filter).limit(*limit);
-        asked.with("step", format_args!("{step_seconds}s"));
+        asked.range(range).by(by).filter(filter).limit(*limit, MAX_SERIES_ROWS);
+        asked.with("step", &format!("{step_seconds}s"));
         self.get("series", &asked)
     }
 
     fn flows(&self, question: &FlowsQuestion) -> Result<FlowsPage, AnswerError> {
         let FlowsQuestion { range, filter, step_seconds, sort, limit, cursor } = question;
         let mut asked = Asked::default();
-        asked.range(range).filter(filter).limit(*limit);
-        asked.with("step", format_args!("{step_seconds}s"));
+        asked.range(range).filter(filter).limit(*limit, MAX_ROWS);
+        asked.with("step", &format!("{step_seconds}s"));
         if let Some(sort) = sort {
             asked.with("sort", sort);
         }
@@ -216,14 +220,18 @@ impl Answers for Remote {
         limit: usize,
     ) -> Result<Vec<String>, AnswerError> {
         let mut asked = Asked::default();
-        asked.with("dimension", dimension).with("prefix", prefix).limit(Some(limit));
+        asked.with("dimension", &dimension).with("prefix", &prefix).limit(Some(limit), MAX_ROWS);
         self.get("values", &asked).map(|Values { values }| values)
     }
 
     fn connections(&self, question: &ConnectionsQuestion) -> Result<Connections, AnswerError> {
         let ConnectionsQuestion { node, filter, state, sort, offset, limit } = question;
         let mut asked = Asked::default();
-        asked.filter(filter).with("sort", sort.name()).with("offset", offset).limit(Some(*limit));
+        asked
+            .filter(filter)
+            .with("sort", &sort.name())
+            .with("offset", offset)
+            .limit(Some(*limit), MAX_ROWS);
         if let Some(node) = node {
             asked.with("node", node);
         }
@@ -236,7 +244,7 @@ impl Answers for Remote {
     fn rates(&self, question: &RatesQuestion) -> Result<Rates, AnswerError> {
         let RatesQuestion { by, filter, limit } = question;
         let mut asked = Asked::default();
-        asked.by(by).filter(filter).limit(Some(*limit));
+        asked.by(by).filter(filter).limit(Some(*limit), MAX_ROWS);
         self.get("rates", &asked)
     }
 }
@@ -248,29 +256,27 @@ struct Asked {
 }
 
 impl Asked {
-    fn with(&mut self, name: &'static str, value: impl ToString) -> &mut Self {
+    fn with(&mut self, name: &'static str, value: &dyn ToString) -> &mut Self {
         self.pairs.push((name, value.to_string()));
         self
     }
 
     fn range(&mut self, range: &Range<u64>) -> &mut Self {
-        self.with("since", moment::rfc3339(range.start)).with("until", moment::rfc3339(range.end))
+        self.with("since", &moment::rfc3339(range.start)).with("until", &moment::rfc3339(range.end))
     }
 
     fn by(&mut self, fields: &[Field]) -> &mut Self {
         let fields: Vec<String> = fields.iter().map(ToString::to_string).collect();
-        if fields.is_empty() { self } else { self.with("by", fields.join(",")) }
+        self.with("by", &fields.join(","))
     }
 
     fn filter(&mut self, filter: &Filter) -> &mut Self {
         if *filter == Filter::All { self } else { self.with("filter", filter) }
     }
 
-    fn limit(&mut self, limit: Option<usize>) -> &mut Self {
-        match limit {
-            Some(limit) => self.with("limit", limit),
-            None => self,
-        }
+    /// No limit is the highest one; the answer says whether it left anything out.
+    fn limit(&mut self, limit: Option<usize>, max: usize) -> &mut Self {
+        self.with("limit", &limit.unwrap_or(max).min(max))
     }
 
     fn value(&self, name: &str) -> Option<&str> {

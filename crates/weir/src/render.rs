@@ -10,7 +10,7 @@ mod table;
 
 use std::io::{self, BufWriter, IsTerminal as _, Write};
 
-use weir_flow::Field;
+use serde::Serialize;
 use weir_server::answer::Report;
 
 use self::table::Table;
@@ -35,13 +35,9 @@ pub(crate) struct Column {
 }
 
 /// Prints a report on stdout.
-pub(crate) fn print(
-    report: &Report,
-    is_in_table: &dyn Fn(Field) -> bool,
-    format: Format,
-) -> io::Result<()> {
+pub(crate) fn print(report: &Report, format: Format) -> io::Result<()> {
     to_stdout(|out, style| {
-        let mut pages = Pages::new(format, style, is_in_table, out);
+        let mut pages = Pages::new(format, style, &|_| true, out);
         pages.page(report)?;
         pages.finish(report.more)
     })
@@ -89,14 +85,14 @@ pub(crate) fn print_values(name: &str, values: &[String], format: Format) -> io:
 /// Prints one object on stdout: JSON as it is, CSV as lines of name and value; for people as
 /// `for_people` writes it.
 pub(crate) fn print_object(
-    object: &serde_json::Map<String, serde_json::Value>,
+    object: &impl Serialize,
     format: Format,
     for_people: impl FnOnce(&mut dyn Write, Style) -> io::Result<()>,
 ) -> io::Result<()> {
     to_stdout(|out, style| match format {
         Format::Table => for_people(out, style),
         Format::Json => json::write_value(object, out),
-        Format::Csv => csv::write_object(object, out),
+        Format::Csv => csv::write_object(&serde_json::to_value(object)?, out),
     })
 }
 

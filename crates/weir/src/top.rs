@@ -1,34 +1,53 @@
-//! `weir top`: what this machine's connections are doing now. Nothing is stored.
+//! `weir top`: what connections are doing now.
 //!
-//! Two readings about a second apart make the rates. With `CAP_NET_ADMIN` they are dumps of the
-//! conntrack table ([`tracked`]), without it lists of this machine's TCP sockets ([`sockets`]).
+//! On a terminal a screen ([`live`]), over a weir that runs or over a pipeline of its own
+//! ([`attend`]). `--once` prints one view: two readings about a second apart make the rates. With
+//! `CAP_NET_ADMIN` they are dumps of the conntrack table ([`tracked`]), without it lists of this
+//! machine's TCP sockets ([`sockets`]).
 
+pub(crate) mod attend;
 mod doubts;
+pub(crate) mod live;
 mod measured;
 pub(crate) mod sockets;
 mod tracked;
 pub(crate) mod view;
 
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use weir_agent::AgentError;
 use weir_agent::local::LocalDirectory;
+use weir_agent::{AgentError, pages};
 use weir_conntrack::{Error, capability};
 
 use self::view::View;
-use crate::args::TopArgs;
+use crate::args::{TopArgs, UsageError};
 use crate::render::{self, Shown};
+use crate::{say as speech, signals};
 
 /// Time between two readings.
 pub(crate) const SPAN: Duration = Duration::from_secs(1);
 
-/// Prints one view of the live connections.
+/// Shows live connections: on a screen until somebody quits, or once.
 pub(crate) fn run(args: TopArgs) -> anyhow::Result<()> {
-    // Showing it once is all there is; the flag is required so that it keeps its meaning.
-    let TopArgs { once: _, limit, output } = args;
+    if args.once {
+        return once(args);
+    }
+    if !io::stdin().is_terminal() || !io::stdout().is_terminal() {
+        let advice = "weir top draws on a terminal; here is none: to print once, weir top --once";
+        return Err(UsageError(advice.to_owned()).into());
+    }
+    speech::log();
+    pages::keep_small();
+    let stopping = signals::stop()?;
+    attend::run(args, &stopping)
+}
+
+/// Prints one view of the live connections.
+fn once(args: TopArgs) -> anyhow::Result<()> {
+    let TopArgs { limit, output, .. } = args;
     let view = read((limit > 0).then_some(limit))?;
     say(&view);
     Ok(render::to_stdout(|out, style| view.write(output.output, style, out))?)

@@ -18,8 +18,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
 ];
 
 /// Edges that only tests and benchmarks may have.
-const TESTS_MAY_USE: &[(&str, &[&str])] =
-    &[("weir-conntrack", &["weir-lab"]), ("weir-agent", &["weir-lab"])];
+const TESTS_MAY_USE: &[(&str, &[&str])] = &[
+    ("weir-conntrack", &["weir-lab"]),
+    ("weir-agent", &["weir-lab"]),
+    ("weir-store", &["weir-lab"]),
+    ("weir-server", &["weir-lab"]),
+    ("weir", &["weir-lab"]),
+];
 
 /// What a crate must not link, not even through another: the walls it was built for.
 const NEVER_LINKS: &[(&str, &[&str])] = &[

@@ -50,23 +50,35 @@ fn commands_and_flags_exist() {
     assert!(checked >= 10, "only {checked} flags were found; does this test still find any?");
 }
 
-/// The table of settings is complete and has the right defaults and variables.
+/// The table of settings is complete and has the right defaults, variables and keys.
 #[test]
 fn every_setting_is_documented() {
     let page = read(&root().join("docs/configure.md"));
     let help = help(&["up"]);
-    let flags = help.split_whitespace().filter(|word| word.starts_with("--"));
-    for flag in flags.filter(|flag| *flag != "--help") {
-        let flag = flag.trim_end_matches([',', ';']);
-        let variable = format!("WEIR_{}", flag[2..].replace('-', "_").to_uppercase());
-        let row = page.lines().find(|line| line.starts_with(&format!("| `{flag}")));
-        let row = row.unwrap_or_else(|| panic!("docs/configure.md has no row for {flag}"));
-        assert!(row.contains(&variable), "{flag}: no {variable}");
+    let options = help.split("Options:").nth(1).expect("weir up has options");
+    let flags = options.lines().filter_map(|line| line.trim_start().strip_prefix("--"));
+    let mut flags: Vec<&str> =
+        flags.filter_map(|flag| flag.split([' ', ',']).next()).filter(|f| *f != "help").collect();
+    flags.dedup();
+    let example = run(&["config", "example"]);
+    let checked = run(&["config", "check", "--data-dir", "/data"]);
+    for flag in &flags {
+        let row = page.lines().find(|line| line.starts_with(&format!("| `--{flag}")));
+        let row = row.unwrap_or_else(|| panic!("docs/configure.md has no row for --{flag}"));
+        let key = flag.replace('-', "_");
+        let variable = format!("WEIR_{}", key.to_uppercase());
+        assert!(row.contains(&format!("`{variable}`")), "{flag}: no {variable}");
         assert!(help.contains(&variable), "{flag}: {variable} is not its variable");
+        if *flag != "config" {
+            assert!(row.contains(&format!("| `{key}` |")), "{flag}: no {key}");
+            assert!(checked.contains(&format!("{key}: ")), "{key} is not a key");
+            assert!(example.contains(&format!("{key}:")), "the example has no {key}");
+        }
     }
-    for default in ["5s", "1%", "10s=1d,1m=14d,1h=400d"] {
+    assert_eq!(flags.len(), checked.lines().count() + 1, "{flags:?}\n{checked}");
+    for default in ["5s", "1%", "10s=1d,1m=14d,1h=400d", "netlink", "127.0.0.1:8885"] {
         assert!(help.contains(&format!("[default: {default}]")), "{default} is not a default");
-        assert!(page.contains(&format!("{default}` |")), "{default} is not documented");
+        assert!(page.contains(&format!("| `{default}` |")), "{default} is not documented");
     }
 }
 
@@ -129,18 +141,38 @@ fn commands(text: &str) -> Vec<&str> {
         .into_iter()
         .map(|command| command.split(['#', '|', ';']).next().unwrap_or(command).trim())
         // Prose and configuration mention weir, too; commands begin with a subcommand.
-        .filter(|command| ["up", "top", "query"].iter().any(|name| command.starts_with(name)))
+        .filter(|command| {
+            let names = ["up", "top", "query", "config", "completions", "man"];
+            names.iter().any(|name| command.split(' ').next() == Some(*name))
+        })
         .collect()
 }
 
 fn is_name(word: &str) -> bool {
-    ["up", "top", "query", "flows", "series", "values", "status"].contains(&word)
+    const NAMES: [&str; 12] = [
+        "up",
+        "top",
+        "query",
+        "flows",
+        "series",
+        "values",
+        "status",
+        "config",
+        "check",
+        "example",
+        "completions",
+        "man",
+    ];
+    NAMES.contains(&word)
 }
 
 fn help(words: &[&str]) -> String {
+    run(&[words, &["--help"]].concat())
+}
+
+fn run(words: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_weir"))
         .args(words)
-        .arg("--help")
         .env_clear()
         .output()
         .expect("weir was built with this test");

@@ -17,8 +17,8 @@ use weir_flow::batch::Gap;
 use weir_flow::connection::{Listeners, NoListeners};
 use weir_flow::ingest::Answer;
 use weir_flow::seal::SealLimits;
+use weir_lab::figures::{at_most, float, inform, median, process_cpu};
 
-use crate::figures::{at_most, float, inform, median, process_cpu};
 use crate::floor::Floor;
 use crate::moving::Moving;
 

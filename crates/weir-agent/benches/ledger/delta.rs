@@ -7,10 +7,10 @@ use weir_agent::{FlowSource as _, Visitor, clock};
 use weir_conntrack::Dump;
 use weir_flow::ledger::{Ledger, Slot, Surroundings};
 use weir_flow::{Epoch, FlowRecord, Sample};
+use weir_lab::figures::{at_most, float, inform, median, thread_cpu};
 use weir_lab::fill;
 
 use crate::allocator;
-use crate::figures::{at_most, float, inform, median, thread_cpu};
 use crate::floor::Floor;
 use crate::moving::Moving;
 

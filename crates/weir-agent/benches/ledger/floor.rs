@@ -3,8 +3,7 @@
 use anyhow::{Result, ensure};
 use weir_conntrack::message::KIND_GET;
 use weir_conntrack::netlink::{Received, Request, Socket};
-
-use crate::figures::thread_cpu;
+use weir_lab::figures::thread_cpu;
 
 pub(crate) struct Floor {
     socket: Socket,

@@ -9,7 +9,6 @@
 mod agent;
 mod allocator;
 mod delta;
-mod figures;
 mod floor;
 mod memory;
 mod moving;

@@ -2,8 +2,7 @@
 
 #![expect(clippy::print_stdout, reason = "the measured process tells its figures to the other")]
 
-use std::fs;
-use std::process::Command;
+use std::process::{self, Command};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,9 +11,9 @@ use weir_agent::coverage::Counted;
 use weir_agent::{AgentStatus, Environment, pages};
 use weir_flow::batch::Gap;
 use weir_flow::connection::{Listeners, NoListeners};
+use weir_lab::figures::{at_most, float, inform, kilobytes};
 
 use crate::agent::{self, Opened, Taker};
-use crate::figures::{at_most, float, inform};
 
 /// Argument of the process that is measured; the next one is the share of moving entries.
 pub(crate) const CHILD: &str = "--measured-process";
@@ -57,7 +56,7 @@ pub(crate) fn child(percent: u32) -> Result<()> {
     let mut scales = Scales { stopping: &stopping, connections: 0, resident: 0 };
     agent.run(&mut scales, &mut Taker, &stopping)?;
     // The kernel keeps the peak less promptly than the present.
-    let peak = kilobytes("VmHWM:")?.max(scales.resident);
+    let peak = kilobytes(process::id(), "VmHWM:")?.max(scales.resident);
     println!("{} {} {peak}", scales.connections, scales.resident);
     Ok(())
 }
@@ -89,18 +88,11 @@ impl Environment for Scales<'_> {
 
     fn show(&mut self, status: AgentStatus) {
         self.connections = status.connections;
-        let resident = kilobytes("VmRSS:").expect("the kernel tells of this process");
+        let resident =
+            kilobytes(process::id(), "VmRSS:").expect("the kernel tells of this process");
         self.resident = self.resident.max(resident);
         if status.ticks >= TICKS {
             self.stopping.store(true, Ordering::Release);
         }
     }
-}
-
-/// A number of `/proc/self/status`, which are in KiB.
-fn kilobytes(name: &str) -> Result<u64> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).with_context(|| format!("no {name} in status"))
 }

@@ -218,7 +218,7 @@ mod tests {
             inode: 0,
             cgroup: None,
             takes_both_families: false,
-            payload: None,
+            carried: None,
         }
     }
 

@@ -29,6 +29,9 @@ const CGROUP_ID: u16 = 21;
 /// `tcpi_bytes_acked` and, after it, `tcpi_bytes_received`, since Linux 4.1.
 const BYTES_ACKED: usize = 120;
 const BYTES_RECEIVED: usize = 128;
+/// `tcpi_segs_out` and, after it, `tcpi_segs_in`, since Linux 4.2.
+const SEGMENTS_SENT: usize = 136;
+const SEGMENTS_RECEIVED: usize = 140;
 
 /// One socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +51,33 @@ pub(super) struct DiagSocket {
     pub(super) cgroup: Option<u64>,
     /// An IPv6 socket bound to every address that also takes IPv4.
     pub(super) takes_both_families: bool,
-    /// Payload bytes acknowledged by the peer and received from it, where asked for.
-    pub(super) payload: Option<(u64, u64)>,
+    /// What it has carried, where asked for.
+    pub(super) carried: Option<Carried>,
+}
+
+/// What a TCP socket has carried since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Carried {
+    /// Payload bytes acknowledged by the peer.
+    pub(super) bytes_acked: u64,
+    /// Payload bytes received.
+    pub(super) bytes_received: u64,
+    pub(super) segments_sent: u32,
+    pub(super) segments_received: u32,
+}
+
+impl Carried {
+    /// Reads `struct tcp_info`; `None` where the kernel is too old to count.
+    fn of(info: &[u8]) -> Option<Self> {
+        let bytes = |at: usize| Some(u64::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+        let segments = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
+        Some(Self {
+            bytes_acked: bytes(BYTES_ACKED)?,
+            bytes_received: bytes(BYTES_RECEIVED)?,
+            segments_sent: segments(SEGMENTS_SENT)?,
+            segments_received: segments(SEGMENTS_RECEIVED)?,
+        })
+    }
 }
 
 impl DiagSocket {
@@ -65,13 +93,13 @@ pub(super) fn list(
     buffer: &mut [u8],
     protocol: Protocol,
     family: i32,
-    with_payload: bool,
+    with_info: bool,
     mut each: impl FnMut(DiagSocket),
 ) -> Result<u64, Error> {
     let mut header = [0_u8; REQUEST_BYTES];
     header[0] = u8::try_from(family).expect("AF_INET and AF_INET6 are small numbers");
     header[1] = protocol.0;
-    header[2] = if with_payload { 1 << (INFO - 1) } else { 0 };
+    header[2] = if with_info { 1 << (INFO - 1) } else { 0 };
     header[4..8].copy_from_slice(&STATES.to_ne_bytes());
     let request = Request::new(BY_FAMILY, Request::DUMP, &header);
     let mut unreadable = 0;
@@ -103,7 +131,7 @@ fn parse(protocol: Protocol, payload: &[u8]) -> Result<DiagSocket, Malformed> {
         inode: u32::from_ne_bytes(bytes(message, 68)),
         cgroup: None,
         takes_both_families: false,
-        payload: None,
+        carried: None,
     };
     for attribute in attributes(rest) {
         let attribute = attribute?;
@@ -113,13 +141,7 @@ fn parse(protocol: Protocol, payload: &[u8]) -> Result<DiagSocket, Malformed> {
                 socket.takes_both_families =
                     attribute.u8()? == 0 && local.0 == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
             }
-            INFO => {
-                let counter = |at: usize| {
-                    let bytes = attribute.payload.get(at..)?.first_chunk()?;
-                    Some(u64::from_ne_bytes(*bytes))
-                };
-                socket.payload = counter(BYTES_ACKED).zip(counter(BYTES_RECEIVED));
-            }
+            INFO => socket.carried = Carried::of(attribute.payload),
             _ => {}
         }
     }
@@ -175,7 +197,7 @@ mod tests {
             inode: 4711,
             cgroup: Some(99),
             takes_both_families: true,
-            payload: None,
+            carried: None,
         };
         assert_eq!(socket, expected);
         assert!(socket.listens());
@@ -190,9 +212,11 @@ mod tests {
         message[24..40].copy_from_slice(&Ipv4Addr::new(10, 0, 0, 2).to_ipv6_mapped().octets());
         let with_info = |bytes: usize| {
             let mut info = vec![0; bytes];
-            if bytes >= 136 {
+            if bytes >= 144 {
                 info[120..128].copy_from_slice(&5_u64.to_ne_bytes());
                 info[128..136].copy_from_slice(&6_u64.to_ne_bytes());
+                info[136..140].copy_from_slice(&7_u32.to_ne_bytes());
+                info[140..144].copy_from_slice(&8_u32.to_ne_bytes());
             }
             let mut request = Request::new(0, 0, &message);
             request.attribute(INFO, &info);
@@ -201,9 +225,11 @@ mod tests {
         let socket = with_info(232);
         assert_eq!(socket.local.0, IpAddr::from([10, 0, 0, 1]));
         assert_eq!(socket.peer, Some(([10, 0, 0, 2].into(), 443)));
-        assert_eq!(socket.payload, Some((5, 6)));
+        let carried =
+            Carried { bytes_acked: 5, bytes_received: 6, segments_sent: 7, segments_received: 8 };
+        assert_eq!(socket.carried, Some(carried));
         assert!(!socket.listens());
-        assert_eq!(with_info(104).payload, None);
+        assert_eq!((with_info(104).carried, with_info(136).carried), (None, None));
     }
 
     #[test]

@@ -142,8 +142,7 @@ fn tcp_sockets_say_what_they_carried() {
     stream.write_all(&[7; 5_000]).unwrap();
     accepted.read_exact(&mut [0; 5_000]).unwrap();
 
-    let mut directory = refreshed();
-    let used = directory.tcp_sockets().unwrap();
+    let used = TcpSockets::default().list().unwrap();
     let of = |stream: &TcpStream| {
         let local = stream.local_addr().unwrap();
         let found = used.iter().find(|socket| {
@@ -157,5 +156,6 @@ fn tcp_sockets_say_what_they_carried() {
     assert!((5_000..=5_001).contains(&one.bytes_acked), "{one:?}");
     assert_eq!((other.bytes_received, one.bytes_received), (5_000, 0));
     assert!(other.accepted && !one.accepted);
-    assert_eq!(one.endpoint.name(), own_name());
+    // The data, at least, and the handshake.
+    assert!(one.segments_sent >= 2 && other.segments_received >= 2, "{one:?} {other:?}");
 }

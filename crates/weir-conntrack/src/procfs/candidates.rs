@@ -78,7 +78,7 @@ impl Candidates {
                 // A large table is the right one: a lesser place must not hide that.
                 Err(error @ ProcfsError::Large { .. }) => return Err(error),
                 Err(error) => {
-                    passed_over.push(Tried { path: path.clone(), because: Some(Box::new(error)) })
+                    passed_over.push(Tried { path: path.clone(), because: Some(Box::new(error)) });
                 }
             }
         }

@@ -1,6 +1,6 @@
 //! Why the text form cannot be read.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
@@ -178,10 +178,6 @@ fn slowness(slow: bool) -> &'static str {
 }
 
 fn tried(attempts: &[Tried]) -> String {
-    let mut text = String::new();
-    for (index, attempt) in attempts.iter().enumerate() {
-        // Writing to a string cannot fail.
-        drop(write!(text, "{} {attempt}", if index == 0 { ":" } else { ";" }));
-    }
-    text
+    let reasons: Vec<String> = attempts.iter().map(ToString::to_string).collect();
+    if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) }
 }

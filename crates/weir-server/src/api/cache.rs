@@ -136,7 +136,12 @@ mod tests {
     use super::*;
 
     /// Asks, and counts how often the answer was computed.
-    async fn ask(cache: &Cache, question: &str, version: u64, computed: &Arc<AtomicUsize>) -> Answer {
+    async fn ask(
+        cache: &Cache,
+        question: &str,
+        version: u64,
+        computed: &Arc<AtomicUsize>,
+    ) -> Answer {
         let computed = Arc::clone(computed);
         let compute = || async move {
             let number = computed.fetch_add(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! The paths and their query parameters: one table that requests are read by and that the OpenAPI
+//! The paths and their query parameters: one table that requests are read by and that the `OpenAPI`
 //! document is written from, so that neither can say what the other does not do.
 
 use weir_flow::filter::nearest;
@@ -109,8 +109,7 @@ const fn by(default: &'static str, about: &'static str) -> Parameter {
 }
 
 /// All paths that answer questions.
-pub(super) const ENDPOINTS: &[Endpoint] =
-    &[STATUS, TOP, SERIES, FLOWS, VALUES, CONNECTIONS, RATES];
+pub(super) const ENDPOINTS: &[Endpoint] = &[STATUS, TOP, SERIES, FLOWS, VALUES, CONNECTIONS, RATES];
 
 pub(super) const STATUS: Endpoint = Endpoint {
     path: "/api/v1/status",
@@ -282,8 +281,9 @@ impl Given {
         let parts = query.unwrap_or_default().split('&').filter(|part| !part.is_empty());
         for part in parts {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            let name = decoded(name)
-                .ok_or_else(|| Problem::parameter(name, "the name is not percent-encoded UTF-8", None))?;
+            let name = decoded(name).ok_or_else(|| {
+                Problem::parameter(name, "the name is not percent-encoded UTF-8", None)
+            })?;
             let Some(known) = parameters.iter().find(|known| known.name == name) else {
                 return Err(unknown(&name, parameters));
             };

@@ -19,29 +19,34 @@ const RETRY_AFTER_SECONDS: &str = "1";
 pub struct Problem {
     /// Which kind of problem: a stable URN.
     #[serde(rename = "type")]
-    #[schema(example = "urn:weir:problem:filter")]
-    pub kind: String,
+    #[schema(value_type = String, example = "urn:weir:problem:filter")]
+    pub kind: Box<str>,
     /// What kind it is, in words.
-    #[schema(example = "The filter cannot be read")]
-    pub title: String,
+    #[schema(value_type = String, example = "The filter cannot be read")]
+    pub title: Box<str>,
     /// The HTTP status.
     #[schema(minimum = 400, maximum = 599, example = 400)]
     pub status: u16,
     /// What happened this time, and what to do about it.
-    #[schema(example = "there is no field `sorce.name`; did you mean `source.name`?")]
-    pub detail: String,
+    #[schema(
+        value_type = String,
+        example = "there is no field `sorce.name`; did you mean `source.name`?"
+    )]
+    pub detail: Box<str>,
     /// The query parameter that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub parameter: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub parameter: Option<Box<str>>,
     /// Of a filter: where in its text, in bytes from its start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub position: Option<usize>,
+    pub position: Option<u32>,
     /// Of a filter: how many bytes are concerned; 0 at its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub length: Option<usize>,
+    pub length: Option<u32>,
     /// What was probably meant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suggestion: Option<String>,
+    #[schema(value_type = Option<String>)]
+    pub suggestion: Option<Box<str>>,
 }
 
 /// The kinds of problems: the URN's last part, status, title.
@@ -79,9 +84,7 @@ impl Kind {
     /// The last part of its URN, its status and its title.
     pub(super) fn parts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
-            Self::Parameter => {
-                ("parameter", StatusCode::BAD_REQUEST, "A query parameter is wrong")
-            }
+            Self::Parameter => ("parameter", StatusCode::BAD_REQUEST, "A query parameter is wrong"),
             Self::Filter => ("filter", StatusCode::BAD_REQUEST, "The filter cannot be read"),
             Self::Question => {
                 ("question", StatusCode::BAD_REQUEST, "The question cannot be answered")
@@ -101,20 +104,18 @@ impl Kind {
             }
             Self::TooSlow => ("too-slow", StatusCode::GATEWAY_TIMEOUT, "It took too long"),
             Self::Store => ("store", StatusCode::INTERNAL_SERVER_ERROR, "The store failed"),
-            Self::Internal => {
-                ("internal", StatusCode::INTERNAL_SERVER_ERROR, "weir has a defect")
-            }
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "weir has a defect"),
         }
     }
 }
 
 impl Problem {
     /// A problem of this kind.
-    pub(super) fn new(kind: Kind, detail: impl Into<String>) -> Self {
+    pub(super) fn new(kind: Kind, detail: impl Into<Box<str>>) -> Self {
         let (name, status, title) = kind.parts();
         Self {
-            kind: format!("urn:weir:problem:{name}"),
-            title: title.to_owned(),
+            kind: format!("urn:weir:problem:{name}").into(),
+            title: title.into(),
             status: status.as_u16(),
             detail: detail.into(),
             ..Self::default()
@@ -124,10 +125,10 @@ impl Problem {
     /// A query parameter is wrong.
     pub(super) fn parameter(
         name: &str,
-        detail: impl Into<String>,
+        detail: impl Into<Box<str>>,
         suggestion: Option<String>,
     ) -> Self {
-        let parameter = Some(shortened(name));
+        let (parameter, suggestion) = (Some(shortened(name).into()), suggestion.map(Into::into));
         Self { parameter, suggestion, ..Self::new(Kind::Parameter, detail) }
     }
 
@@ -139,10 +140,10 @@ impl Problem {
             _ => None,
         };
         Self {
-            parameter: Some("filter".to_owned()),
-            position: Some(error.position),
-            length: Some(error.length),
-            suggestion,
+            parameter: Some("filter".into()),
+            position: u32::try_from(error.position).ok(),
+            length: u32::try_from(error.length).ok(),
+            suggestion: suggestion.map(Into::into),
             ..Self::new(Kind::Filter, error.to_string())
         }
     }

@@ -64,9 +64,9 @@ pub(super) fn flows(given: &Given, now: u64) -> Result<FlowsQuestion, Problem> {
 
 pub(super) fn values(given: &Given) -> Result<ValuesQuestion, Problem> {
     Ok(ValuesQuestion {
-        dimension: given.value("dimension", field)?.ok_or_else(|| {
-            Problem::parameter("dimension", "`dimension` is missing", None)
-        })?,
+        dimension: given
+            .value("dimension", field)?
+            .ok_or_else(|| Problem::parameter("dimension", "`dimension` is missing", None))?,
         prefix: given.value("prefix", text)?.unwrap_or_default(),
         limit: limit(given)?,
     })
@@ -118,7 +118,7 @@ fn non_empty(range: Range<u64>) -> Result<Range<u64>, Problem> {
         moment::rfc3339(range.start),
         moment::rfc3339(range.end)
     );
-    Err(Problem { parameter: Some("since".to_owned()), ..Problem::new(ProblemKind::Parameter, detail) })
+    Err(Problem { parameter: Some("since".into()), ..Problem::new(ProblemKind::Parameter, detail) })
 }
 
 fn filter_of(given: &Given) -> Result<Filter, Problem> {
@@ -138,7 +138,9 @@ fn step(text: &str, _: Kind) -> Result<u64, Wrong> {
     let wrong = |detail: String| Wrong::Value(detail, None);
     let seconds = moment::duration(text).map_err(|error| wrong(error.to_string()))?.as_secs();
     if !seconds.is_multiple_of(WINDOW_SECONDS) {
-        return Err(wrong("steps are multiples of 10s, the shortest window that is kept".to_owned()));
+        return Err(wrong(
+            "steps are multiples of 10s, the shortest window that is kept".to_owned(),
+        ));
     }
     Ok(seconds)
 }
@@ -185,12 +187,10 @@ fn state(text: &str, _: Kind) -> Result<String, Wrong> {
 /// What is wrong with a word that is none of these.
 fn not_one_of<T: AsRef<str>>(what: &str, text: &str, names: &[T], near: Option<String>) -> Wrong {
     let suggestion = near.or_else(|| nearest(text, names.iter()));
+    let all = || names.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     let hint = match &suggestion {
         Some(near) => format!("did you mean `{near}`?"),
-        None => {
-            let names: Vec<&str> = names.iter().map(AsRef::as_ref).collect();
-            format!("there are: {}", names.join(", "))
-        }
+        None => format!("there are: {}", all()),
     };
     Wrong::Value(format!("`{}` is not {what}; {hint}", shortened(text)), suggestion)
 }

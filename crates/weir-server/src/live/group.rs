@@ -1,11 +1,14 @@
 //! Live connections, summed by fields.
 
-use std::cmp::Reverse;
-use std::net::SocketAddr;
+use std::cmp::Ordering;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use weir_flow::{Endpoint, EndpointField, Field, Side, WallTime};
 
+use super::numbers::Numbers;
 use super::page::{matches, newest};
 use super::table::{Live, Node, Table};
 use crate::answer::{RateRow, Rates, RatesQuestion};
@@ -21,18 +24,32 @@ struct Sum {
     rate: [f64; 2],
 }
 
+/// Where a connection has a field's value: what has one place has one value.
+#[derive(PartialEq, Eq, Hash)]
+enum Place {
+    Endpoint(usize),
+    Number(usize),
+    Service(Option<(IpAddr, u16)>),
+}
+
 pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> Rates {
-    let mut groups: HashMap<Vec<Option<String>>, Sum> = HashMap::new();
+    let mut values: Vec<Numbers<Place, Option<String>>> =
+        question.by.iter().map(|_| Numbers::default()).collect();
+    let mut groups: HashMap<Vec<u32>, Sum> = HashMap::new();
+    let mut key = Vec::with_capacity(question.by.len());
     let mut more = false;
     for live in table.connections.values() {
         let node = &table.nodes[live.node];
         if !matches(&question.filter, live, node) {
             continue;
         }
-        let key: Vec<_> = question.by.iter().map(|field| value(*field, live, node)).collect();
+        key.clear();
+        key.extend(question.by.iter().zip(&mut values).map(|(field, values)| {
+            values.number(place(*field, live), || value(*field, live, node))
+        }));
         let full = groups.len() >= GROUPS_MAX;
-        let sum = match groups.entry(key) {
-            hashbrown::hash_map::Entry::Vacant(_) if full => {
+        let sum = match groups.entry_ref(key.as_slice()) {
+            EntryRef::Vacant(_) if full => {
                 more = true;
                 continue;
             }
@@ -44,32 +61,62 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
             sum.rate = [sum.rate[0] + rate[0], sum.rate[1] + rate[1]];
         }
     }
-    let mut groups: Vec<_> = groups.into_iter().collect();
     more |= groups.len() > question.limit;
-    groups.sort_by(|(one_key, one), (other_key, other)| {
-        let total = |sum: &Sum| sum.rate[0] + sum.rate[1];
-        total(other)
-            .total_cmp(&total(one))
-            .then_with(|| Reverse(one.connections).cmp(&Reverse(other.connections)))
-            .then_with(|| one_key.cmp(other_key))
-    });
-    groups.truncate(question.limit);
+    let (texts, ranks): (Vec<_>, Vec<_>) = values.into_iter().map(Numbers::sorted).unzip();
+    let mut groups: Vec<_> = groups.into_iter().collect();
+    for (key, _) in &mut groups {
+        key.iter_mut().zip(&ranks).for_each(|(number, ranks)| *number = ranks[*number as usize]);
+    }
+    if question.limit < groups.len() {
+        groups.select_nth_unstable_by(question.limit, busiest_first);
+        groups.truncate(question.limit);
+    }
+    groups.sort_unstable_by(busiest_first);
     let newest = newest(table);
     Rates {
         at: newest.map(|node| moment::rfc3339_millis(node.tick)),
         interval_seconds: newest.and_then(Node::interval_seconds),
-        rates: groups.into_iter().map(|(key, sum)| row(&question.by, key, sum)).collect(),
+        rates: groups.iter().map(|(key, sum)| row(&question.by, key, &texts, sum)).collect(),
         more,
     }
 }
 
-fn row(by: &[Field], key: Vec<Option<String>>, sum: Sum) -> RateRow {
+/// Ties by the values, so that the order is always the same.
+fn busiest_first(
+    (one_key, one): &(Vec<u32>, Sum),
+    (other_key, other): &(Vec<u32>, Sum),
+) -> Ordering {
+    let total = |sum: &Sum| sum.rate[0] + sum.rate[1];
+    total(other)
+        .total_cmp(&total(one))
+        .then_with(|| other.connections.cmp(&one.connections))
+        .then_with(|| one_key.cmp(other_key))
+}
+
+fn row(by: &[Field], key: &[u32], texts: &[Vec<Option<String>>], sum: &Sum) -> RateRow {
+    let values = key.iter().zip(texts).map(|(rank, texts)| texts[*rank as usize].clone());
     RateRow {
-        fields: by.iter().map(Field::to_string).zip(key).collect(),
+        fields: by.iter().map(Field::to_string).zip(values).collect(),
         connections: sum.connections,
         connections_uncounted: sum.uncounted,
         bytes_sent_per_second: sum.rate[0],
         bytes_received_per_second: sum.rate[1],
+    }
+}
+
+fn place(field: Field, live: &Live) -> Place {
+    match field {
+        // Nobody drops an endpoint while the table is read.
+        Field::Endpoint(Side::Source, _) => Place::Endpoint(Arc::as_ptr(&live.ends.source).addr()),
+        Field::Endpoint(Side::Destination, _) => {
+            Place::Endpoint(Arc::as_ptr(&live.ends.destination).addr())
+        }
+        Field::DestinationPort => Place::Number(live.destination_port.into()),
+        Field::Protocol => Place::Number(live.protocol.0.into()),
+        Field::Service => Place::Service(live.service.as_deref().copied()),
+        Field::Class => Place::Number(live.ends.class.code().into()),
+        Field::Node => Place::Number(live.node),
+        Field::IpVersion => Place::Number(live.source().address.is_ipv4().into()),
     }
 }
 

@@ -1,20 +1,21 @@
 //! A page of connections, in any order.
 
-use std::cmp::Ordering;
+use std::cmp::{Ordering, Reverse};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use weir_flow::filter::FlowView;
 use weir_flow::{Endpoint, Filter, WallTime, port};
 
+use super::numbers::Numbers;
 use super::table::{Key, Live, Node, Table, seconds};
 use crate::answer::{ConnectionRow, ConnectionSort, Connections, ConnectionsQuestion, End};
 use crate::moment;
 
 pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime) -> Connections {
     let ConnectionsQuestion { node, filter, state, sort, offset, limit } = question;
-    let in_node = |live: &Live| {
-        node.as_deref().is_none_or(|wanted| *wanted == *table.nodes[live.node].name)
-    };
+    let in_node =
+        |live: &Live| node.as_deref().is_none_or(|wanted| *wanted == *table.nodes[live.node].name);
     let in_state = |live: &Live| {
         state.as_deref().is_none_or(|wanted| {
             live.state().is_some_and(|state| state.eq_ignore_ascii_case(wanted))
@@ -29,7 +30,7 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
         }
         let rate = live.rate(node, now);
         bytes_per_second += rate.map_or(0.0, |[sent, received]| sent + received);
-        chosen.push(Chosen { key: *key, live, node, rate });
+        chosen.push(Chosen { key: *key, live, node, rate, name: 0 });
     }
     let matching = u64::try_from(chosen.len()).unwrap_or(u64::MAX);
     let rows = cut(&mut chosen, *sort, *offset, *limit);
@@ -69,6 +70,8 @@ struct Chosen<'a> {
     live: &'a Live,
     node: &'a Node,
     rate: Option<[f64; 2]>,
+    /// The place of the name by which they are ordered; 0 where they are not.
+    name: u32,
 }
 
 /// The rows from `offset` on, at most `limit`, in order. Only those are sorted.
@@ -82,30 +85,31 @@ fn cut<'a, 'b>(
     if offset >= end {
         return &[];
     }
-    let by_text = |text: &dyn Fn(&Chosen<'b>) -> String, chosen: &mut [Chosen<'b>]| {
-        // Names are made for the comparison: once each, not at every comparison.
-        chosen.sort_by_cached_key(|one| (text(one), one.key));
-    };
     match sort {
-        ConnectionSort::Source => {
-            by_text(&|one| sort_name(one.live.source(), one.live.source_port), chosen);
-        }
-        ConnectionSort::Destination => {
-            by_text(&|one| sort_name(one.live.destination(), one.live.destination_port), chosen);
-        }
-        _ => {
-            let order = |one: &Chosen<'_>, other: &Chosen<'_>| compare(sort, one, other);
-            if end < chosen.len() {
-                chosen.select_nth_unstable_by(end, order);
-            }
-            chosen[..end].sort_unstable_by(order);
-        }
+        ConnectionSort::Source => rank_by_name(chosen, |live| &live.ends.source),
+        ConnectionSort::Destination => rank_by_name(chosen, |live| &live.ends.destination),
+        _ => {}
     }
+    let order = |one: &Chosen<'_>, other: &Chosen<'_>| compare(sort, one, other);
+    if end < chosen.len() {
+        chosen.select_nth_unstable_by(end, order);
+    }
+    chosen[..end].sort_unstable_by(order);
     &chosen[offset..end]
 }
 
-fn sort_name(endpoint: &Endpoint, port: u16) -> String {
-    format!("{} {} {port:05}", endpoint.name(), endpoint.address)
+/// Gives each the place of its end's name, then address, among all names.
+fn rank_by_name<'b>(chosen: &mut [Chosen<'b>], side: impl Fn(&'b Live) -> &'b Arc<Endpoint>) {
+    let mut names = Numbers::default();
+    for one in chosen.iter_mut() {
+        let end = side(one.live);
+        // Nobody drops an endpoint while the table is read.
+        one.name = names.number(Arc::as_ptr(end).addr(), || (end.name(), end.address));
+    }
+    let (_, ranks) = names.sorted();
+    for one in chosen {
+        one.name = ranks[one.name as usize];
+    }
 }
 
 /// Largest first, unknown last; ties by bytes, then by key, so that the order is always the same.
@@ -116,18 +120,23 @@ fn compare(sort: ConnectionSort, one: &Chosen<'_>, other: &Chosen<'_>) -> Orderi
         ConnectionSort::ReceivedRate => {
             descending(one.rate.map(|r| r[1]), other.rate.map(|r| r[1]))
         }
-        ConnectionSort::Age => one.live.start.is_none().cmp(&other.live.start.is_none()).then(
-            other.live.start.cmp(&one.live.start),
-        ),
+        ConnectionSort::Age => {
+            let age = |live: &Live| (live.start.is_none(), Reverse(live.start));
+            age(one.live).cmp(&age(other.live))
+        }
         ConnectionSort::Protocol => one.live.protocol.cmp(&other.live.protocol),
         ConnectionSort::State => {
             let state = |live: &Live| (live.state().is_none(), live.state());
             state(one.live).cmp(&state(other.live))
         }
         ConnectionSort::Port => one.live.destination_port.cmp(&other.live.destination_port),
-        ConnectionSort::Bytes | ConnectionSort::Source | ConnectionSort::Destination => {
-            Ordering::Equal
+        ConnectionSort::Source => {
+            (one.name, one.live.source_port).cmp(&(other.name, other.live.source_port))
         }
+        ConnectionSort::Destination => {
+            (one.name, one.live.destination_port).cmp(&(other.name, other.live.destination_port))
+        }
+        ConnectionSort::Bytes => Ordering::Equal,
     };
     let bytes = |live: &Live| live.totals.map(|totals| totals.bytes());
     ascending.then_with(|| bytes(other.live).cmp(&bytes(one.live))).then(one.key.cmp(&other.key))
@@ -146,7 +155,7 @@ fn descending(one: Option<f64>, other: Option<f64>) -> Ordering {
 
 impl Chosen<'_> {
     fn row(&self, now: WallTime) -> ConnectionRow {
-        let Self { key, live, node, rate } = self;
+        let Self { key, live, node, rate, .. } = self;
         let until = live.ended.unwrap_or(now);
         let icmp = live.protocol.is_icmp();
         let place = |place: &(IpAddr, u16)| {
@@ -161,11 +170,7 @@ impl Chosen<'_> {
             protocol: live.protocol.to_string(),
             state: live.state().map(str::to_owned),
             source: end(live.source(), live.source_port, live.protocol.has_ports()),
-            destination: end(
-                live.destination(),
-                live.destination_port,
-                live.protocol.has_ports(),
-            ),
+            destination: end(live.destination(), live.destination_port, live.protocol.has_ports()),
             service: live.service.as_deref().map(place),
             translated_source: live.translated_source.as_deref().map(place),
             port_name: port_name.map(str::to_owned),

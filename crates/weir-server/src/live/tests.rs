@@ -4,8 +4,8 @@ use weir_flow::attribution::Attributed;
 use weir_flow::frame::Header;
 use weir_flow::time::SECOND;
 use weir_flow::{
-    BatchId, BootTime, Class, ConnectionState, Counters, Digest, Endpoint, EndpointKind, Epoch,
-    Field, Filter, FlowRecord, Protocol, RecordFlags, Totals, WallTime,
+    BatchId, BootTime, Class, ConnectionState, Counters, Digest, Endpoint, EndpointField,
+    EndpointKind, Epoch, Field, Filter, FlowRecord, Protocol, RecordFlags, Side, Totals, WallTime,
 };
 
 use super::*;
@@ -157,7 +157,8 @@ fn nothing_uncounted_is_zero() {
     let row = &rows(&live, 12)[0];
     assert_eq!((row.bytes_sent, row.bytes_sent_per_second), (None, None));
     let by = vec![Field::DestinationPort];
-    let rates = live.rates(&RatesQuestion { by, limit: 9, ..RatesQuestion::default() }, WallTime(0));
+    let rates =
+        live.rates(&RatesQuestion { by, limit: 9, ..RatesQuestion::default() }, WallTime(0));
     assert_eq!((rates.rates[0].connections, rates.rates[0].connections_uncounted), (1, 1));
 }
 
@@ -236,4 +237,37 @@ fn filters_states_and_groups_choose_and_sum() {
     assert_eq!(sums, [(Some("443"), 2), (Some("53"), 1)]);
     assert_eq!(rates[0].fields["service"], None);
     assert!((rates[0].bytes_sent_per_second - 200.0).abs() < 1e-9);
+}
+
+#[test]
+fn equal_ends_are_one_group_and_groups_are_cut_in_their_order() {
+    let live = Live::default();
+    take(&live, &header(1, 10), &[]);
+    // Each record has endpoints of its own, equal or not.
+    let records: Vec<FlowRecord> = (0..9)
+        .map(|number| {
+            let source = [10, 0, 0, u8::try_from(9 - number % 3).unwrap()].into();
+            FlowRecord { source, ..record(number, (10, 12), 0, 100) }
+        })
+        .collect();
+    take(&live, &header(2, 12), &records);
+    let by = [Field::Endpoint(Side::Source, EndpointField::Name), Field::IpVersion];
+    let rates = |limit| {
+        let question = RatesQuestion { by: by.to_vec(), limit, ..RatesQuestion::default() };
+        live.rates(&question, WallTime(12 * SECOND))
+    };
+    let names = |rates: &Rates| -> Vec<Option<String>> {
+        rates.rates.iter().map(|row| row.fields["source.name"].clone()).collect()
+    };
+    let all = rates(9);
+    let expected = ["10.0.0.7", "10.0.0.8", "10.0.0.9"].map(|name| Some(name.to_owned()));
+    assert_eq!((names(&all), all.more), (expected.to_vec(), false));
+    assert!(all.rates.iter().all(|row| row.connections == 3));
+    let cut = rates(2);
+    assert_eq!((names(&cut), cut.more), (expected[..2].to_vec(), true));
+
+    let question = ConnectionsQuestion { sort: ConnectionSort::Source, ..Default::default() };
+    let rows = ask(&live, 12, question).connections;
+    let places: Vec<_> = rows.iter().map(|row| (&row.source.name, row.source.port)).collect();
+    assert!(places.is_sorted(), "{places:?}");
 }

@@ -36,7 +36,10 @@ impl Board {
     pub fn put(&self, status: NodeStatus) {
         let mut nodes = self.nodes.write().unwrap_or_else(PoisonError::into_inner);
         if nodes.len() >= MAX_NODES && !nodes.contains_key(&status.node) {
-            tracing::warn!(node = status.node, "too many nodes: the status of this one is not kept");
+            tracing::warn!(
+                node = status.node,
+                "too many nodes: the status of this one is not kept"
+            );
             return;
         }
         nodes.insert(status.node.clone(), status);

@@ -4,6 +4,9 @@ use weir_flow::Filter;
 use weir_store::Cell;
 use xxhash_rust::xxh3::Xxh3;
 
+/// No step is longer than what a duration can say, rounded up to an hour.
+const MAX_STEP_SECONDS: u64 = 36_525 * 86_400 + 3_600;
+
 /// The last row of a page. Written as a short text that means nothing to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
@@ -39,8 +42,8 @@ impl Cursor {
             rank: usize::try_from(rank).ok()?,
             digest,
         };
-        let is_whole = parts.next().is_none() && cursor.step_seconds > 0;
-        (is_whole && cursor.from < cursor.end).then_some(cursor)
+        let is_whole = parts.next().is_none() && cursor.from < cursor.end;
+        (is_whole && (1..=MAX_STEP_SECONDS).contains(&cursor.step_seconds)).then_some(cursor)
     }
 }
 
@@ -88,6 +91,7 @@ mod tests {
             "1.2.3.4",
             "1.a.3.4.5.6",
             "1.0.3.4.5",
+            "1.ffffffffffff.3.4.5",
             "3.a.3.4.5",
             "+1.a.3.4.5",
             "1.a.ffffffffffffffffff.4.5",
@@ -107,8 +111,7 @@ mod tests {
             vec![text(""), Cell::None],
             vec![Cell::None, text("")],
         ];
-        let mut digests: Vec<u128> =
-            keys.iter().map(|key| digest(&Filter::All, 10, key)).collect();
+        let mut digests: Vec<u128> = keys.iter().map(|key| digest(&Filter::All, 10, key)).collect();
         digests.push(digest(&Filter::All, 60, &keys[0]));
         digests.push(digest(&Filter::parse("class = internet").unwrap(), 10, &keys[0]));
         digests.sort_unstable();

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use weir_flow::Field;
-use weir_store::{Cell, Column, FlowQuery, FlowStore, Measure, Order, StoreError, Table};
+use weir_store::{Cell, FlowQuery, FlowStore, Measure, Order, StoreError, Table};
 
 use super::cursor::{Cursor, digest};
 use super::from_store;
@@ -72,10 +72,7 @@ struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    fn begin(
-        store: &'a dyn FlowStore,
-        question: &'a FlowsQuestion,
-    ) -> Result<Self, AnswerError> {
+    fn begin(store: &'a dyn FlowStore, question: &'a FlowsQuestion) -> Result<Self, AnswerError> {
         let mut reading = Self {
             store,
             question,

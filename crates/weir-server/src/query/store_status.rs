@@ -42,12 +42,12 @@ fn status(health: Health, batches: u64) -> StoreStatus {
         free_disk_bytes,
         endpoints,
         edges,
-        levels: levels.into_iter().map(level).collect(),
+        levels: levels.iter().map(level).collect(),
     }
 }
 
-fn level(health: LevelHealth) -> StoreLevel {
-    let LevelHealth { level, retention_seconds, rows, oldest, newest } = health;
+fn level(health: &LevelHealth) -> StoreLevel {
+    let LevelHealth { level, retention_seconds, rows, oldest, newest } = *health;
     StoreLevel {
         window_seconds: level.seconds(),
         retention_seconds,

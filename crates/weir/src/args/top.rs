@@ -23,6 +23,7 @@ itself and stores nothing. Bytes are those of IP packets, headers included. With
 shows this machine's TCP sockets instead, by their payload, and says so. In a table `?` is unknown,
 never 0; it is null in JSON and empty in CSV.";
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct TopArgs {
     /// Whom to watch: http://HOST:PORT where weir answers, or the data directory of one that runs.

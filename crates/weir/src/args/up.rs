@@ -6,7 +6,9 @@ use std::time::Duration;
 use weir_store::Retention;
 
 use super::DataDir;
-use super::value::{Conntrack, Listen, conntrack, host, interval, listen, percent, retention, switch};
+use super::value::{
+    Conntrack, Listen, conntrack, host, interval, listen, percent, retention, switch,
+};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -20,6 +22,7 @@ permission to, weir sets that and two more (nf_conntrack_timestamp, nf_conntrack
 so; --no-set-sysctls leaves them alone and reports what is missing.";
 
 /// The settings of `weir up`. Each has the same name in the configuration file, with `_` for `-`.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 #[derive(Debug, clap::Args)]
 pub(crate) struct UpArgs {
     /// Settings from a file; flags and variables win over it. See `weir config example`.

@@ -57,9 +57,9 @@ pub(crate) fn listen(text: &str) -> anyhow::Result<Listen> {
         return Ok(Listen::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)));
     }
     let address = text.parse().ok();
-    address.map(Listen::At).with_context(|| {
-        "needs an address and a port, 127.0.0.1:8885 or [::1]:8885, or none for no API"
-    })
+    address.map(Listen::At).with_context(
+        || "needs an address and a port, 127.0.0.1:8885 or [::1]:8885, or none for no API",
+    )
 }
 
 /// A host name or address, as browsers write it into `Host`, without the port.
@@ -172,7 +172,10 @@ mod tests {
             ("[::]:8885", "At([::]:8885)", false),
         ] {
             let listen = listen(text).unwrap();
-            assert_eq!((format!("{listen:?}").as_str(), listen.is_private()), (expected, is_private));
+            assert_eq!(
+                (format!("{listen:?}").as_str(), listen.is_private()),
+                (expected, is_private)
+            );
         }
         for text in ["", "8885", ":8885", "127.0.0.1", "example.org:80", "127.0.0.1:66000"] {
             assert!(listen(text).is_err(), "{text}");

@@ -12,7 +12,7 @@ use serde_saphyr::Spanned;
 use weir_flow::filter::nearest;
 use weir_store::Retention;
 
-use crate::args::{Conntrack, Listen, UsageError, values};
+use crate::args::{Conntrack, Listen, UsageError, value};
 use crate::render::Shown;
 
 /// Every setting there is, in the order in which they are explained.
@@ -105,22 +105,22 @@ impl ConfigFile {
             plain,
         } = self;
         let line = key.referenced.line();
-        let value = &node.value;
+        let written = &node.value;
         match key.value.as_str() {
-            "data_dir" => put(data_dir, line, absolute(PathBuf::from(value.text()?))?),
-            "interval" => put(interval, line, values::interval(value.text()?)?),
-            "cpu_budget" => put(cpu_budget, line, values::percent(value.text()?)?),
-            "conntrack" => put(conntrack, line, door(value.text()?)?),
-            "activate_conntrack" => put(activate_conntrack, line, values::switch(value.text()?)?),
-            "retention" => put(retention, line, values::retention(&value.pairs()?)?),
-            "no_set_sysctls" => put(no_set_sysctls, line, values::switch(value.text()?)?),
-            "listen" => put(listen, line, values::listen(value.text()?)?),
-            "insecure_listen" => put(insecure_listen, line, values::switch(value.text()?)?),
+            "data_dir" => put(data_dir, line, absolute(PathBuf::from(written.text()?))?),
+            "interval" => put(interval, line, value::interval(written.text()?)?),
+            "cpu_budget" => put(cpu_budget, line, value::percent(written.text()?)?),
+            "conntrack" => put(conntrack, line, door(written.text()?)?),
+            "activate_conntrack" => put(activate_conntrack, line, value::switch(written.text()?)?),
+            "retention" => put(retention, line, value::retention(&written.pairs()?)?),
+            "no_set_sysctls" => put(no_set_sysctls, line, value::switch(written.text()?)?),
+            "listen" => put(listen, line, value::listen(written.text()?)?),
+            "insecure_listen" => put(insecure_listen, line, value::switch(written.text()?)?),
             "allow_host" => {
-                let hosts = value.list()?.iter().map(|host| values::host(host));
+                let hosts = written.list()?.into_iter().map(value::host);
                 put(allow_host, line, hosts.collect::<Result<_, _>>()?);
             }
-            "plain" => put(plain, line, values::switch(value.text()?)?),
+            "plain" => put(plain, line, value::switch(written.text()?)?),
             _ => return Ok(false),
         }
         Ok(true)
@@ -138,7 +138,7 @@ fn absolute(path: PathBuf) -> anyhow::Result<PathBuf> {
 }
 
 fn door(text: &str) -> anyhow::Result<Conntrack> {
-    Ok(match values::conntrack(text)? {
+    Ok(match value::conntrack(text)? {
         Conntrack::File(path) => Conntrack::File(absolute(path)?),
         other => other,
     })
@@ -166,8 +166,8 @@ struct Settings(Vec<(Spanned<String>, Spanned<Node>)>);
 enum Node {
     Nothing,
     Text(String),
-    List(Vec<Node>),
-    Map(Vec<(String, Node)>),
+    List(Vec<Self>),
+    Map(Vec<(String, Self)>),
 }
 
 impl Node {

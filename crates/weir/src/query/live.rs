@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use jiff::Timestamp;
-use serde_json::{Map, Value};
+use weir_server::answer::{NodeStatus, State};
+use weir_server::moment;
 
 /// The file's name in the data directory.
 const FILE: &str = "status.json";
@@ -20,7 +20,7 @@ const PATIENCE_TICKS: u32 = 3;
 const PATIENCE_SECONDS: u64 = 30;
 
 /// The last thing weir said, if it ever said anything.
-pub(super) fn read(directory: &Path) -> anyhow::Result<Option<Map<String, Value>>> {
+pub(super) fn read(directory: &Path) -> anyhow::Result<Option<NodeStatus>> {
     let path = directory.join(FILE);
     let file = match fs::File::open(&path) {
         Ok(file) => file,
@@ -40,33 +40,26 @@ pub(super) fn read(directory: &Path) -> anyhow::Result<Option<Map<String, Value>
 
 /// Corrects the state that was written last by what is true now: a process that is gone wrote
 /// `reading` too. `writer` is the process that holds the store's lock.
-pub(super) fn judge(said: &Map<String, Value>, writer: Writer, now_seconds: u64) -> Judged {
-    let said_state = said.get("state").and_then(Value::as_str).unwrap_or("unknown");
-    let updated = said
-        .get("updated")
-        .and_then(Value::as_str)
-        .and_then(|text| text.parse::<Timestamp>().ok())
-        .and_then(|time| u64::try_from(time.as_second()).ok());
+pub(super) fn judge(said: NodeStatus, writer: Writer, now_seconds: u64) -> NodeStatus {
+    let updated = said.updated.as_deref().and_then(moment::parse_rfc3339);
     let silent_seconds = updated.map(|updated| now_seconds.saturating_sub(updated));
-    let interval = said.get("interval_seconds").and_then(Value::as_f64).unwrap_or(0.0);
-    let interval = Duration::try_from_secs_f64(interval).unwrap_or_default();
+    let interval = Duration::try_from_secs_f64(said.interval_seconds).unwrap_or_default();
     let patience = interval.saturating_mul(PATIENCE_TICKS).as_secs() + PATIENCE_SECONDS;
 
-    let pid = said.get("pid").and_then(Value::as_u64);
     let (state, reason) = match writer {
-        Writer::Nobody if said_state == "stopped" => (said_state, None),
-        Writer::Nobody => ("stopped", Some("weir is gone without saying so".to_owned())),
-        Writer::Process(holder) if holder.is_some() && holder != pid => {
-            ("starting", Some("weir has not spoken since it was started".to_owned()))
+        Writer::Nobody if said.state == State::Stopped => (State::Stopped, None),
+        Writer::Nobody => (State::Stopped, Some("weir is gone without saying so".to_owned())),
+        Writer::Process(holder) if holder.is_some() && holder != said.pid => {
+            (State::Starting, Some("weir has not spoken since it was started".to_owned()))
         }
         Writer::Process(_) => match silent_seconds {
             Some(silent) if silent > patience => {
-                ("stalled", Some(format!("weir runs but has not spoken for {silent} s")))
+                (State::Stalled, Some(format!("weir runs but has not spoken for {silent} s")))
             }
-            _ => (said_state, None),
+            _ => (said.state, said.reason.clone()),
         },
     };
-    Judged { state: state.to_owned(), reason, silent_seconds }
+    NodeStatus { state, reason, silent_seconds, ..said }
 }
 
 /// Who holds the store's lock.
@@ -75,31 +68,18 @@ pub(super) enum Writer {
     /// Nobody: weir does not run on this directory.
     Nobody,
     /// A process, with its id where that is known.
-    Process(Option<u64>),
-}
-
-/// What is true now.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Judged {
-    /// The corrected state.
-    pub(super) state: String,
-    /// Why it was corrected, where it was.
-    pub(super) reason: Option<String>,
-    /// How long ago weir spoke, where it says when.
-    pub(super) silent_seconds: Option<u64>,
+    Process(Option<u32>),
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     const NOW: u64 = 1_769_846_400;
 
-    fn judged(state: &str, updated: &str, writer: Writer) -> String {
-        let said = json!({"state": state, "updated": updated, "interval_seconds": 5, "pid": 7});
-        judge(said.as_object().unwrap(), writer, NOW).state
+    fn said(state: State, updated: &str, interval_seconds: f64) -> NodeStatus {
+        let updated = Some(updated.to_owned());
+        NodeStatus { state, updated, interval_seconds, pid: Some(7), ..NodeStatus::default() }
     }
 
     #[test]
@@ -107,32 +87,41 @@ mod tests {
         let me = Writer::Process(Some(7));
         let fresh = "2026-01-31T07:59:58Z";
         let old = "2026-01-31T07:59:14Z";
-        for (said, updated, writer, state) in [
-            ("reading", fresh, me, "reading"),
-            ("reading", fresh, Writer::Process(None), "reading"),
-            ("reading", fresh, Writer::Nobody, "stopped"),
-            ("stopped", old, Writer::Nobody, "stopped"),
-            ("reading", old, me, "stalled"),
-            ("reading", "garbage", me, "reading"),
-            ("stopped", old, Writer::Process(Some(8)), "starting"),
-            ("no_permission", fresh, me, "no_permission"),
+        for (state, updated, writer, expected) in [
+            (State::Reading, fresh, me, State::Reading),
+            (State::Reading, fresh, Writer::Process(None), State::Reading),
+            (State::Reading, fresh, Writer::Nobody, State::Stopped),
+            (State::Stopped, old, Writer::Nobody, State::Stopped),
+            (State::Reading, old, me, State::Stalled),
+            (State::Reading, "garbage", me, State::Reading),
+            (State::Stopped, old, Writer::Process(Some(8)), State::Starting),
         ] {
-            assert_eq!(judged(said, updated, writer), state, "{said} {updated} {writer:?}");
+            let judged = judge(said(state, updated, 5.0), writer, NOW);
+            assert_eq!(judged.state, expected, "{state:?} {updated} {writer:?}");
+            assert_eq!(judged.reason.is_some(), state != expected, "{judged:?}");
         }
     }
 
     #[test]
     fn a_long_interval_is_not_silence() {
         for (interval, state) in
-            [(json!(300.5), "reading"), (json!(5), "stalled"), (json!(-1), "stalled")]
+            [(300.5, State::Reading), (5.0, State::Stalled), (-1.0, State::Stalled)]
         {
-            let said = json!({
-                "state": "reading", "updated": "2026-01-31T07:50:00Z", "interval_seconds": interval,
-            });
-            let judged = judge(said.as_object().unwrap(), Writer::Process(None), NOW);
+            let said = said(State::Reading, "2026-01-31T07:50:00Z", interval);
+            let judged = judge(said, Writer::Process(None), NOW);
             assert_eq!(judged.state, state, "{interval}");
             assert_eq!(judged.silent_seconds, Some(600));
         }
+    }
+
+    /// As earlier and later versions write it.
+    #[test]
+    fn a_status_need_not_say_everything_and_may_say_more() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join(FILE);
+        fs::write(&file, r#"{"state":"reading","mood":["fine"],"coverage":null}"#).unwrap();
+        let said = read(directory.path()).unwrap().unwrap();
+        assert_eq!(said, NodeStatus { state: State::Reading, ..NodeStatus::default() });
     }
 
     #[test]
@@ -140,9 +129,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         assert_eq!(read(directory.path()).unwrap(), None);
         let file = directory.path().join(FILE);
-        fs::write(&file, "{\"state\":\"reading\"}").unwrap();
-        assert_eq!(read(directory.path()).unwrap().unwrap()["state"], "reading");
-        for damaged in ["", "[]", "{\"state\":", "\u{0}"] {
+        for damaged in ["", "[7]", "{\"state\":", "\u{0}", r#"{"state":"dreaming"}"#] {
             fs::write(&file, damaged).unwrap();
             let error = format!("{:#}", read(directory.path()).unwrap_err());
             assert!(error.contains("is not a status object"), "{error}");

@@ -1,229 +1,153 @@
 //! `weir query status`: what weir says of itself, and what its store holds.
 
 use std::io::{self, Write};
-use std::ops::Range;
-use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use weir_flow::batch::GapReason;
-use weir_store::{
-    CounterSum, FlowStore as _, Health, LevelHealth, Limits, SqliteStore, StoreError, StoredGap,
+use weir_server::answer::{
+    Answers as _, Gap, NodeCounter, NodeStatus, State, Status, StoreLevel, StoreStatus,
 };
-
-use super::live::{self, Judged, Writer};
-use crate::args::StatusArgs;
-use crate::render::{self, Shown, Style, bytes};
 use weir_server::moment;
-use crate::data_dir;
+
+use super::local;
+use crate::args::StatusArgs;
+use crate::location::Location;
+use crate::remote::Remote;
+use crate::render::{self, Shown, Style, bytes};
 
 /// Prints the status.
-pub(super) fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let StatusArgs { data_dir, since, output } = args;
-    let directory = data_dir::choose(data_dir.data_dir)?;
+pub(super) fn run(args: &StatusArgs, location: Location) -> anyhow::Result<()> {
+    let StatusArgs { since, output } = args;
     let now = moment::now_seconds();
     // One second more than now, so that a gap declared this second is in it.
-    let status = gather(&directory, since.seconds(now)..now + 1, now)?;
+    let range = since.seconds(now)..now + 1;
+    let status = match location {
+        Location::Directory(directory) => local::status(&directory, range)?,
+        Location::Url(base) => Remote::new(base).status(range)?,
+    };
     render::print_object(&status, output.output, |out, style| for_people(&status, style, out))?;
     Ok(())
 }
 
-fn gather(directory: &Path, range: Range<u64>, now: u64) -> anyhow::Result<Map<String, Value>> {
-    let said = live::read(directory)?;
-    let store = match SqliteStore::open_read_only(directory, Limits::default()) {
-        Ok(store) => Some(store),
-        // weir has spoken, so it is only about to make its store.
-        Err(StoreError::Missing { .. }) if said.is_some() => None,
-        Err(error) => return Err(error.into()),
-    };
-    let writer = match SqliteStore::writer_of(directory)? {
-        None => Writer::Nobody,
-        Some(process) => Writer::Process(process.pid.map(u64::from)),
-    };
+/// What of a node is said first, in this order; the rest follows by name.
+const FIRST: [&str; 5] = ["state", "reason", "source", "accounting", "coverage"];
+/// What has a place of its own.
+const APART: [&str; 2] = ["node", "causes"];
 
-    let mut status = said.unwrap_or_default();
-    let Judged { state, reason, silent_seconds } = live::judge(&status, writer, now);
-    status.insert("state".into(), state.into());
-    if let Some(reason) = reason {
-        status.insert("reason".into(), reason.into());
+fn for_people(status: &Status, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let Status { version, data_dir, since, until: _, nodes, store, gaps, counters } = status;
+    let mut say = |name: &str, value: &str| writeln!(out, "{name:<20} {}", Shown(value));
+    say("version", version)?;
+    if let Some(directory) = data_dir {
+        say("data dir", directory)?;
     }
-    if let Some(seconds) = silent_seconds {
-        status.insert("silent_seconds".into(), seconds.into());
+    for node in nodes {
+        node_for_people(node, style, out)?;
     }
-    status.insert("version".into(), env!("CARGO_PKG_VERSION").into());
-    status.insert("data_dir".into(), directory.display().to_string().into());
-    status.insert("since".into(), moment::rfc3339(range.start).into());
-    status.insert("until".into(), moment::rfc3339(range.end).into());
-    let (mut gaps, mut counters) = (Vec::new(), Vec::new());
-    if let Some(store) = &store {
-        gaps = store.gaps(range.clone())?;
-        counters = store.counters(range)?;
-        let batches: u64 = store.committed()?.iter().map(|epoch| count(epoch.ranges.spans())).sum();
-        status.insert("store".into(), health(&store.health()?, batches));
+    if let Some(store) = store {
+        store_for_people(store, style, out)?;
     }
-    status.insert("gaps".into(), gaps.iter().map(gap).collect());
-    status.insert("counters".into(), counters.iter().map(counter).collect());
-    Ok(status)
+    let range = format!("since {}", Shown(since));
+    gaps_for_people(gaps, &range, style, out)?;
+    counters_for_people(counters, &range, style, out)
 }
 
-fn count(spans: &[(u64, u64)]) -> u64 {
-    spans.iter().map(|(first, last)| last - first + 1).sum()
+fn node_for_people(node: &NodeStatus, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "\n{}", style.bold(format!("node {}", Shown(&node.node))))?;
+    let Value::Object(fields) = serde_json::to_value(node)? else {
+        return Ok(());
+    };
+    let rest = fields.keys().map(String::as_str);
+    let rest = rest.filter(|name| !FIRST.contains(name) && !APART.contains(name));
+    for name in FIRST.into_iter().chain(rest) {
+        let value = &fields[name];
+        if value.is_null() {
+            continue;
+        }
+        let label = name.replace('_', " ");
+        if name == "state" && node.state != State::Reading {
+            writeln!(out, "  {label:<22} {}", style.warning(text(value)))?;
+        } else {
+            writeln!(out, "  {label:<22} {}", text(value))?;
+        }
+    }
+    node.causes.iter().try_for_each(|cause| {
+        let line = format!("{}: {}", Shown(&cause.name), Shown(&cause.text));
+        writeln!(out, "  {:<22} {}", "cause", style.warning(line))
+    })
 }
 
-fn health(health: &Health, batches: u64) -> Value {
-    let Health {
+/// A plain value.
+fn text(value: &Value) -> String {
+    match value {
+        Value::String(text) => Shown(text).to_string(),
+        other => other.to_string(),
+    }
+}
+
+fn store_for_people(store: &StoreStatus, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let StoreStatus {
         engine,
-        schema_version,
-        levels,
+        schema_version: _,
+        batches,
         file_bytes,
         reusable_bytes,
         free_disk_bytes,
         endpoints,
         edges,
-    } = health;
-    json!({
-        "engine": engine,
-        "schema_version": schema_version,
-        "batches": batches,
-        "file_bytes": file_bytes,
-        "reusable_bytes": reusable_bytes,
-        "free_disk_bytes": free_disk_bytes,
-        "endpoints": endpoints,
-        "edges": edges,
-        "levels": levels.iter().map(level).collect::<Vec<_>>(),
-    })
-}
-
-fn level(health: &LevelHealth) -> Value {
-    let LevelHealth { level, retention_seconds, rows, oldest, newest } = *health;
-    json!({
-        "window_seconds": level.seconds(),
-        "retention_seconds": retention_seconds,
-        "rows": rows,
-        "oldest": oldest.map(moment::rfc3339),
-        "newest": newest.map(moment::rfc3339),
-    })
-}
-
-fn gap(stored: &StoredGap) -> Value {
-    let StoredGap { node, batch: _, gap } = stored;
-    json!({
-        "node": node,
-        "reason": gap.reason.name(),
-        "from": moment::rfc3339(gap.from_seconds),
-        "to": moment::rfc3339(gap.to_seconds),
-        "connections": gap.connections,
-        "records": gap.records,
-        "bytes": gap.bytes,
-        "bytes_bound": gap.bytes_bound,
-    })
-}
-
-fn counter(sum: &CounterSum) -> Value {
-    let CounterSum { node, name, value } = sum;
-    json!({ "node": node, "name": name, "value": value })
-}
-
-/// What is said first, in this order; the rest of what weir says of itself follows.
-const FIRST: [&str; 7] =
-    ["state", "reason", "data_dir", "version", "source", "accounting", "coverage"];
-/// What has a section of its own.
-const SECTIONS: [&str; 5] = ["store", "gaps", "counters", "since", "until"];
-
-fn for_people(status: &Map<String, Value>, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    for name in FIRST {
-        if let Some(value) = status.get(name) {
-            entry(name, value, style, out)?;
-        }
-    }
-    for (name, value) in status {
-        let has_place = FIRST.contains(&name.as_str()) || SECTIONS.contains(&name.as_str());
-        if !has_place && !value.is_null() {
-            entry(name, value, style, out)?;
-        }
-    }
-    if let Some(store) = status.get("store") {
-        store_for_people(store, style, out)?;
-    }
-    let range = format!("since {}", text(&status["since"]));
-    gaps_for_people(&status["gaps"], &range, style, out)?;
-    counters_for_people(&status["counters"], &range, style, out)
-}
-
-/// `name  value`; lists and nested objects indented below their name.
-fn entry(name: &str, value: &Value, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let label = Shown(&name.replace('_', " ")).to_string();
-    if name == "state" && value != "reading" {
-        return writeln!(out, "{label:<20} {}", style.warning(text(value)));
-    }
-    match value {
-        Value::Object(inner) => {
-            writeln!(out, "{}", style.bold(label))?;
-            inner.iter().try_for_each(|(name, value)| {
-                let label = Shown(&name.replace('_', " ")).to_string();
-                writeln!(out, "  {label:<16} {}", text(value))
-            })
-        }
-        Value::Array(items) if items.is_empty() => Ok(()),
-        Value::Array(items) => {
-            writeln!(out, "{}", style.bold(label))?;
-            items.iter().try_for_each(|item| writeln!(out, "  {}", text(item)))
-        }
-        _ => writeln!(out, "{label:<20} {}", text(value)),
-    }
-}
-
-fn store_for_people(store: &Value, style: Style, out: &mut dyn Write) -> io::Result<()> {
+        levels,
+    } = store;
     writeln!(out, "\n{}", style.bold("store"))?;
-    for (name, label) in [
-        ("file_bytes", "file"),
-        ("reusable_bytes", "of that, reusable"),
-        ("free_disk_bytes", "free on the disk"),
+    let free = free_disk_bytes.map_or_else(|| "?".to_owned(), bytes);
+    for (label, value) in [
+        ("file", bytes(*file_bytes)),
+        ("of that, reusable", bytes(*reusable_bytes)),
+        ("free on the disk", free),
+        ("batches", batches.to_string()),
+        ("endpoints", endpoints.to_string()),
+        ("edges", edges.to_string()),
+        ("engine", Shown(engine).to_string()),
     ] {
-        let size = store[name].as_u64().map_or_else(|| "?".to_owned(), bytes);
-        writeln!(out, "  {label:<20} {size}")?;
-    }
-    for name in ["batches", "endpoints", "edges", "engine"] {
-        writeln!(out, "  {name:<20} {}", text(&store[name]))?;
+        writeln!(out, "  {label:<20} {value}")?;
     }
     writeln!(out, "  {}", style.bold("WINDOW  KEPT       ROWS  OLDEST                NEWEST"))?;
-    for level in store["levels"].as_array().into_iter().flatten() {
-        let length = |name: &str| moment::human(level[name].as_u64().unwrap_or(0));
+    for level in levels {
+        let StoreLevel { window_seconds, retention_seconds, rows, oldest, newest } = level;
+        let time = |time: &Option<String>| Shown(time.as_deref().unwrap_or("?")).to_string();
         writeln!(
             out,
-            "  {:<6}  {:<4}  {:>9}  {:<20}  {}",
-            length("window_seconds"),
-            length("retention_seconds"),
-            text(&level["rows"]),
-            text(&level["oldest"]),
-            text(&level["newest"]),
+            "  {:<6}  {:<4}  {rows:>9}  {:<20}  {}",
+            moment::human(*window_seconds),
+            moment::human(*retention_seconds),
+            time(oldest),
+            time(newest),
         )?;
     }
     Ok(())
 }
 
-fn gaps_for_people(gaps: &Value, range: &str, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let gaps = gaps.as_array().map_or(&[][..], Vec::as_slice);
+fn gaps_for_people(gaps: &[Gap], range: &str, style: Style, out: &mut dyn Write) -> io::Result<()> {
     if gaps.is_empty() {
         return writeln!(out, "\n{} none {}", style.bold("declared gaps"), style.dim(range));
     }
     let heading = format!("declared gaps: {}", gaps.len());
     writeln!(out, "\n{} {}", style.warning(heading), style.dim(range))?;
     for gap in gaps {
-        let missing = match gap["bytes_bound"].as_u64() {
-            Some(bound) => format!("at most {} more", bytes(bound)),
+        let Gap { node: _, reason, from, to, connections, records, bytes: lost, bytes_bound } = gap;
+        let missing = match bytes_bound {
+            Some(bound) => format!("at most {} more", bytes(*bound)),
             None => "more than that is not known".to_owned(),
         };
         writeln!(
             out,
-            "  {} to {}  {:<14} {} connections, {} records, {} lost for sure, {missing}",
-            text(&gap["from"]),
-            text(&gap["to"]),
-            text(&gap["reason"]),
-            text(&gap["connections"]),
-            text(&gap["records"]),
-            bytes(gap["bytes"].as_u64().unwrap_or(0)),
+            "  {} to {}  {:<14} {connections} connections, {records} records, {} lost for sure, \
+             {missing}",
+            Shown(from),
+            Shown(to),
+            Shown(reason).to_string(),
+            bytes(*lost),
         )?;
-        if let Some(meaning) = gap["reason"].as_str().and_then(meaning) {
+        if let Some(meaning) = meaning(reason) {
             writeln!(out, "    {}", style.dim(meaning))?;
         }
     }
@@ -246,36 +170,17 @@ fn meaning(reason: &str) -> Option<&'static str> {
 }
 
 fn counters_for_people(
-    counters: &Value,
+    counters: &[NodeCounter],
     range: &str,
     style: Style,
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let counters = counters.as_array().map_or(&[][..], Vec::as_slice);
     if counters.is_empty() {
         return Ok(());
     }
     writeln!(out, "\n{} {}", style.bold("counters"), style.dim(range))?;
-    for counter in counters {
-        writeln!(
-            out,
-            "  {:<12} {:<28} {}",
-            text(&counter["node"]),
-            text(&counter["name"]),
-            text(&counter["value"])
-        )?;
-    }
-    Ok(())
-}
-
-/// A value on one line, `?` where there is none; the parts of a list or object one after the other.
-fn text(value: &Value) -> String {
-    let joined = |parts: Vec<String>| parts.join(": ");
-    match value {
-        Value::Null => "?".to_owned(),
-        Value::String(text) => Shown(text).to_string(),
-        Value::Array(parts) => joined(parts.iter().map(text).collect()),
-        Value::Object(parts) => joined(parts.values().map(text).collect()),
-        Value::Bool(_) | Value::Number(_) => value.to_string(),
-    }
+    counters.iter().try_for_each(|NodeCounter { node, name, value }| {
+        let (node, name) = (Shown(node).to_string(), Shown(name).to_string());
+        writeln!(out, "  {node:<12} {name:<28} {value}")
+    })
 }

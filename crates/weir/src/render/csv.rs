@@ -24,12 +24,10 @@ pub(super) fn write_values(name: &str, values: &[String], out: &mut dyn Write) -
 }
 
 /// Writes lines of name and value; names of nested values are joined by dots.
-pub(super) fn write_object(
-    object: &serde_json::Map<String, Value>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub(super) fn write_object(object: &Value, out: &mut dyn Write) -> io::Result<()> {
     line(out, ["name", "value"].map(str::to_owned).into_iter())?;
-    object.iter().try_for_each(|(name, value)| flatten(name, value, out))
+    let fields = object.as_object().into_iter().flatten();
+    fields.into_iter().try_for_each(|(name, value)| flatten(name, value, out))
 }
 
 fn flatten(name: &str, value: &Value, out: &mut dyn Write) -> io::Result<()> {

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use weir_flow::Field;
-use weir_server::answer::{self, Report, Unit};
+use weir_server::answer::{self, Report};
 use weir_server::moment;
 use weir_store::Measure;
 

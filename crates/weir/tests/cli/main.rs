@@ -1,7 +1,10 @@
 //! `weir` as it is typed: what it prints, and how it ends.
 
+mod config;
 mod errors;
+mod generated;
 mod help;
+mod place;
 mod query;
 mod status;
 mod stored;

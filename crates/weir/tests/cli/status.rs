@@ -25,7 +25,8 @@ fn gaps_losses_and_rows_of_a_store() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     fill(directory.path());
     let status = status(directory.path());
-    assert_eq!(status["state"], "stopped");
+    assert_eq!(status["nodes"][0]["state"], "stopped");
+    assert_eq!(status["nodes"][0]["node"], "gauge");
     assert_eq!(
         status["gaps"],
         json!([{
@@ -66,11 +67,12 @@ fn what_weir_says_of_itself_is_shown_and_corrected() {
     });
     say(directory.path(), &said);
     // Nobody holds the lock: whoever wrote that is gone.
-    assert_eq!(status(directory.path())["state"], "stopped");
-    assert_eq!(status(directory.path())["reason"], "weir is gone without saying so");
+    let node = |directory: &Path| status(directory)["nodes"][0].clone();
+    assert_eq!(node(directory.path())["state"], "stopped");
+    assert_eq!(node(directory.path())["reason"], "weir is gone without saying so");
 
     let writer = SqliteStore::open(directory.path(), Options::default()).expect("nobody writes");
-    let now = status(directory.path());
+    let now = node(directory.path());
     assert_eq!(now["state"], "reading");
     assert_eq!(now["source"], "conntrack");
     assert_eq!(now["coverage"], 0.97);
@@ -78,7 +80,7 @@ fn what_weir_says_of_itself_is_shown_and_corrected() {
 
     said["updated"] = json!("2026-01-31T08:00:00Z");
     say(directory.path(), &said);
-    assert_eq!(status(directory.path())["state"], "stalled");
+    assert_eq!(node(directory.path())["state"], "stalled");
     drop(writer);
 }
 
@@ -91,9 +93,10 @@ fn for_people() {
         &json!({
             "state": "stopped",
             "source": "conntrack",
-            "note": "\u{1b}[2Jgone",
-            "causes": [["bridged traffic is not tracked", "modprobe br_netfilter"]],
-            "kernel": { "accounting": true, "max": null },
+            "delivery_waits": "\u{1b}[2Jgone",
+            "causes": [{ "name": "bridge_not_tracked", "text": "modprobe br_netfilter" }],
+            "accounting": true,
+            "from_a_later_version": { "max": null },
         }),
     );
     let text = printed(&ask(directory.path(), &ALL));
@@ -124,7 +127,8 @@ fn a_weir_that_has_only_begun_has_a_status() {
     say(directory.path(), &json!({ "state": "starting" }));
     let status = status(directory.path());
     assert_eq!(status["gaps"], json!([]));
-    assert_eq!(status.get("store"), None);
+    assert_eq!(status["store"], Value::Null);
+    assert_eq!(status["nodes"][0]["state"], "stopped");
 }
 
 #[test]

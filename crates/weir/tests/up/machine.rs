@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 /// Everything it made is removed with it.
 pub(crate) struct Machine {
-    space: String,
+    pub(crate) space: String,
     directory: TempDir,
     data: PathBuf,
     disks: Mutex<Vec<PathBuf>>,
@@ -83,7 +83,8 @@ impl Machine {
         let pid = up.pid();
         until("weir reads", || {
             let Some(status) = self.try_status() else { return false };
-            status["state"] == "reading" && status["pid"] == pid
+            let node = &status["nodes"][0];
+            node["state"] == "reading" && node["pid"] == pid
         });
         up
     }
@@ -110,6 +111,11 @@ impl Machine {
 
     pub(crate) fn status(&self) -> Value {
         self.try_status().unwrap()
+    }
+
+    /// What weir says of this machine.
+    pub(crate) fn node(&self) -> Value {
+        self.status()["nodes"][0].clone()
     }
 
     /// Bytes stored, both directions.

@@ -27,7 +27,7 @@ fn a_second_weir_on_the_same_data_is_told_whose_it_is() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains(&format!("process {pid}")) && said.contains("stop it first"), "{said}");
-    assert_eq!(machine.status()["state"], "reading", "the first one goes on");
+    assert_eq!(machine.node()["state"], "reading", "the first one goes on");
     first.stop();
 }
 
@@ -40,9 +40,9 @@ fn sigterm_ends_it_cleanly_and_the_machine_is_as_before() {
     let said = up.stop();
     assert!(said.contains("everything that was read is stored"), "{said}");
     assert!(!machine.tables().contains("weir_tracking"));
-    let status = machine.status();
-    assert_eq!(status["state"], "stopped");
-    assert_eq!(status["reason"], serde_json::Value::Null, "it said so itself");
+    let node = machine.node();
+    assert_eq!(node["state"], "stopped");
+    assert_eq!(node["reason"], serde_json::Value::Null, "it said so itself");
     assert!(machine.stored() >= 5_000, "{}", machine.stored());
 }
 
@@ -131,7 +131,7 @@ fn a_damaged_spool_stops_the_start_and_leaves_the_machine_as_it_was() {
         "{said}"
     );
     assert!(!machine.tables().contains("weir_tracking"), "{}", machine.tables());
-    assert_eq!(machine.status()["state"], "stopped");
+    assert_eq!(machine.node()["state"], "stopped");
     fs::write(&checkpoint, good).unwrap();
     machine.up(&[]).stop();
 }
@@ -181,13 +181,13 @@ fn a_full_disk_is_said_and_outlived() {
     command.stderr(Stdio::null()).status().unwrap();
     machine.carry(20, 700);
     until("the reason", || {
-        let waits = machine.status()["delivery_waits"].to_string().to_lowercase();
+        let waits = machine.node()["delivery_waits"].to_string().to_lowercase();
         waits.contains("no space left")
     });
     assert!(up.is_running());
     machine.carry(5, 100);
     fs::remove_file(filler).unwrap();
-    until("it recovers", || machine.status()["delivery_waits"].is_null());
+    until("it recovers", || machine.node()["delivery_waits"].is_null());
     up.stop();
     assert_eq!(machine.stored(), machine.counted_by_the_kernel(), "{}", machine.status());
     std::thread::sleep(Duration::ZERO);

@@ -50,7 +50,7 @@ fn the_kernels_own_empty_file_serves_when_nothing_better_is_there() {
     let idle = PathBuf::from(IDLE);
     let (root, Candidates(others)) = places(&[("empty", Some("")), ("good", Some(LINE))]);
     let [empty, good] = [others[0].clone(), others[1].clone()];
-    let found = Candidates::new(vec![idle.clone(), empty.clone()]).find(LIMITS).unwrap();
+    let found = Candidates::new(vec![idle.clone(), empty]).find(LIMITS).unwrap();
     assert_eq!(found.table.path(), idle);
     assert!(found.table.was_empty());
     let found = Candidates::new(vec![idle.clone(), good.clone()]).find(LIMITS).unwrap();

@@ -51,20 +51,22 @@ fn everything_a_line_says_is_read() {
     assert_eq!(parsed(old), expected);
 }
 
+/// A tuple and its mirror.
+fn both(original: Tuple) -> (Tuple, Tuple) {
+    let Tuple { protocol, source, destination, source_port, destination_port } = original;
+    let reply = Tuple {
+        protocol,
+        source: destination,
+        destination: source,
+        source_port: destination_port,
+        destination_port: source_port,
+    };
+    (original, reply)
+}
+
 /// A line of each protocol as the kernel writes it, and its tuples.
 #[test]
 fn every_protocol_has_its_own_keys() {
-    let both = |one: Tuple| {
-        let Tuple { protocol, source, destination, source_port, destination_port } = one;
-        let reply = Tuple {
-            protocol,
-            source: destination,
-            destination: source,
-            source_port: destination_port,
-            destination_port: source_port,
-        };
-        (one, reply)
-    };
     for (line, (original, reply)) in [
         (
             "ipv4     2 udp      17 29 src=10.0.0.1 dst=10.0.0.2 sport=5353 dport=53 [UNREPLIED] \

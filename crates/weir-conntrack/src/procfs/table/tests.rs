@@ -163,7 +163,7 @@ fn a_file_that_may_not_be_read_says_who_may() {
         @"cannot read FILE: run as a user who may read it, such as root, or grant CAP_DAC_READ_SEARCH: Permission denied (os error 13)"
     );
     let copy = file(line(1));
-    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(copy.path(), fs::Permissions::from_mode(0o0)).unwrap();
     match open(&copy) {
         // Root reads everything.
         Ok(mut table) => assert_eq!(ports(&mut table), [1]),
@@ -173,9 +173,9 @@ fn a_file_that_may_not_be_read_says_who_may() {
 
 #[test]
 fn a_table_that_is_too_large_names_the_way_out() {
-    let large = |entries, slow| {
+    let told = |entries, slow| {
         let limits = Limits { slow, ..LIMITS };
-        super::large(Path::new("/proc/net/nf_conntrack"), entries, limits).to_string()
+        large(Path::new("/proc/net/nf_conntrack"), entries, limits).to_string()
     };
-    insta::assert_snapshot!([large(1001, false), large(70_000, true)].join("\n"));
+    insta::assert_snapshot!([told(1001, false), told(70_000, true)].join("\n"));
 }

@@ -18,6 +18,8 @@ const WAITING: usize = 2;
 const RETRY_SECONDS: (u64, u64) = (1, 10);
 /// What is stored changes every ten seconds; half of that is soon enough.
 const STORED_EVERY: Duration = Duration::from_secs(5);
+/// Until the first reading there is nothing to show: it is looked for this often.
+const UNREAD_EVERY: Duration = Duration::from_millis(100);
 /// Values offered for the filter line.
 const VALUES: usize = 50;
 
@@ -84,7 +86,7 @@ impl Asker {
                 Ok(Reached::Yes) => {
                     retry = RETRY_SECONDS.0;
                     let next = if wants.paused { None } else { due.iter().flatten().min() };
-                    next.map_or(Duration::from_secs(3600), |at| at.duration_since(Instant::now()))
+                    next.map_or(Duration::from_hours(1), |at| at.duration_since(Instant::now()))
                 }
             };
             match self.wanted.recv_timeout(pause) {
@@ -124,14 +126,15 @@ impl Asker {
                 Some(Ok(answer)) => Some(answer),
                 Some(Err(AnswerError::Unreachable(why))) => {
                     let answer = Answer::Unreachable { why, retry_seconds };
-                    self.found.send(answer).map_err(|_| Gone)?;
+                    self.found.send(answer).or(Err(Gone))?;
                     return Ok(Reached::No);
                 }
                 Some(Err(error)) => Some(Answer::Refused(part, chain(&error))),
             };
-            *due = Some(begun + self.every(part));
+            let is_unread = answer.as_ref().is_some_and(Answer::is_unread);
+            *due = Some(begun + if is_unread { UNREAD_EVERY } else { self.every(part) });
             if let Some(answer) = answer {
-                self.found.send(answer).map_err(|_| Gone)?;
+                self.found.send(answer).or(Err(Gone))?;
             }
         }
         Ok(Reached::Yes)
@@ -142,7 +145,7 @@ impl Asker {
             Part::Connections | Part::Rates | Part::Nodes | Part::Status => self.refresh,
             Part::Top | Part::Series => self.refresh.max(STORED_EVERY),
             // Asked once.
-            Part::Values => Duration::from_secs(3600),
+            Part::Values => Duration::from_hours(1),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use ratatui::style::Style;
 use ratatui::text::Span;
+use weir_server::moment;
 
 use crate::render::{Shown, bytes};
 
@@ -37,10 +38,7 @@ pub(super) fn fit(text: &str, columns: usize, side: Side, ellipsis: &str) -> Str
 
 /// As much of the text's beginning as fits, never half a wide character.
 fn cut<'a>(text: &'a str, columns: usize, ellipsis: &str) -> Cow<'a, str> {
-    let room = match columns.checked_sub(width(ellipsis)) {
-        Some(room) => room,
-        None => return Cow::Borrowed(""),
-    };
+    let Some(room) = columns.checked_sub(width(ellipsis)) else { return Cow::Borrowed("") };
     let mut kept = String::new();
     for grapheme in Span::raw(text).styled_graphemes(Style::new()) {
         // Measured together: joined characters are not as wide as their parts.
@@ -95,9 +93,8 @@ pub(super) fn count(number: u64) -> String {
 
 /// A length of time in the two largest units, or `?`.
 pub(super) fn length(seconds: Option<f64>) -> String {
-    seconds
-        .filter(|seconds| seconds.is_finite())
-        .map_or_else(|| "?".to_owned(), |seconds| weir_server::moment::human(seconds.max(0.0) as u64))
+    let seconds = seconds.filter(|seconds| seconds.is_finite());
+    seconds.map_or_else(|| "?".to_owned(), |seconds| moment::human(whole(seconds.floor())))
 }
 
 /// The time of day of an RFC 3339 time in UTC: `08:00:00Z`.
@@ -143,7 +140,8 @@ mod tests {
 
     #[test]
     fn cells_are_exactly_as_wide_as_asked() {
-        for text in ["", "nginx", "例え.service", "e\u{301}e\u{301}e\u{301}", "👩‍👩‍👧 family", "größe"] {
+        for text in ["", "nginx", "例え.service", "e\u{301}e\u{301}e\u{301}", "👩‍👩‍👧 family", "größe"]
+        {
             for columns in 0..20 {
                 for side in [Side::Left, Side::Right] {
                     let cell = fit(text, columns, side, "…");

@@ -47,7 +47,7 @@ impl Theme {
 
     /// What is said aside.
     pub(super) fn aside(self) -> Style {
-        Style::new().add_modifier(Modifier::DIM)
+        self.plain().add_modifier(Modifier::DIM)
     }
 
     pub(super) fn heading(self) -> Style {

@@ -1,9 +1,7 @@
 //! What the screen wants to know, and the answers it gets.
 
 use weir_flow::{Field, Filter};
-use weir_server::answer::{
-    Connections, ConnectionsQuestion, Rates, RatesQuestion, Report, Status,
-};
+use weir_server::answer::{Connections, ConnectionsQuestion, Rates, RatesQuestion, Report, Status};
 
 /// All questions whose answers are on the screen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +72,17 @@ pub(super) enum Answer {
         /// Until it is tried again.
         retry_seconds: u64,
     },
+}
+
+impl Answer {
+    /// True when whoever answered had not read anything yet.
+    pub(super) fn is_unread(&self) -> bool {
+        match self {
+            Self::Connections(_, found) => found.at.is_none(),
+            Self::Rates(_, found) | Self::Nodes(found) => found.at.is_none(),
+            _ => false,
+        }
+    }
 }
 
 /// A kind of question.

@@ -19,12 +19,14 @@ fn address(last: u8) -> IpAddr {
 fn socket(cookie: u64, local: u16, peer: (u8, u16), accepted: bool) -> SocketUse {
     SocketUse {
         cookie,
-        endpoint: Arc::new(Endpoint::bare(EndpointKind::Host, address(1))),
+        state: 1,
         local: (address(1), local),
         peer: (address(peer.0), peer.1),
         accepted,
         bytes_acked: 1_001,
         bytes_received: 500,
+        segments_sent: 3,
+        segments_received: 2,
     }
 }
 
@@ -57,7 +59,7 @@ fn a_new_socket_has_moved_all_it_has() {
 fn both_ends_here_are_one_connection_by_what_each_received() {
     let opener = SocketUse { bytes_received: 70, ..socket(1, 40_000, (1, 9_999), false) };
     let acceptor = SocketUse { bytes_received: 1_000, ..socket(2, 9_999, (1, 40_000), true) };
-    for sockets in [[opener.clone(), acceptor.clone()], [acceptor.clone(), opener.clone()]] {
+    for sockets in [[opener, acceptor], [acceptor, opener]] {
         let connection = only(&sockets);
         assert_eq!((connection.source.1, connection.destination.1), (40_000, 9_999));
         assert_eq!(connection.total, Some(Bytes { sent: 1_000, received: 70 }));

@@ -1,7 +1,5 @@
 //! What could stand at the cursor of a filter.
 
-use std::fmt::Write as _;
-
 use weir_flow::filter::Problem;
 use weir_flow::tuple::Protocol;
 use weir_flow::{Class, EndpointField, EndpointKind, Field, Filter, Side, endpoint, port};
@@ -16,9 +14,7 @@ pub(in crate::top::live) fn quoted(value: &str) -> String {
     let is_keyword = ["and", "or", "not", "in", "none", "all"]
         .into_iter()
         .any(|keyword| value.eq_ignore_ascii_case(keyword));
-    let is_bare = |c: char| {
-        !c.is_whitespace() && !c.is_control() && !"()=!<>~,\"'\\".contains(c)
-    };
+    let is_bare = |c: char| !c.is_whitespace() && !c.is_control() && !"()=!<>~,\"'\\".contains(c);
     if !value.is_empty() && !is_keyword && value.chars().all(is_bare) {
         return value.to_owned();
     }
@@ -27,8 +23,7 @@ pub(in crate::top::live) fn quoted(value: &str) -> String {
         match character {
             '"' | '\\' => text.extend(['\\', character]),
             control if control.is_control() => {
-                // Writing to a string cannot fail.
-                drop(write!(text, "\\u{{{:x}}}", u32::from(control)));
+                text.extend(control.escape_unicode());
             }
             other => text.push(other),
         }
@@ -92,17 +87,14 @@ fn after(expected: Expected, token: &str, is_list: &mut bool) -> Expected {
             Expected::Value(field)
         }
         Expected::Operator(field) if is_operator(token) => Expected::Value(field),
-        Expected::Operator(_) => Expected::Connective,
-        Expected::Value(field) if matches!(token, "(" | ",") => Expected::Value(field),
         Expected::Value(_) if *is_list && token == ")" => {
             *is_list = false;
             Expected::Connective
         }
         // In a list a comma may follow, and another value.
         Expected::Value(field) if *is_list => Expected::Value(field),
-        Expected::Value(_) => Expected::Connective,
         Expected::Connective if is("and") || is("or") => Expected::Field,
-        Expected::Connective => Expected::Connective,
+        Expected::Operator(_) | Expected::Value(_) | Expected::Connective => Expected::Connective,
     }
 }
 
@@ -130,9 +122,7 @@ fn tokens(text: &str) -> Vec<Token<'_>> {
             '=' | '!' | '<' | '>' | '~' => {
                 rest.find(|c: char| !"=!<>~".contains(c)).unwrap_or(rest.len())
             }
-            quote @ ('"' | '\'') => {
-                rest[1..].find(quote).map_or(rest.len(), |length| length + 2)
-            }
+            quote @ ('"' | '\'') => rest[1..].find(quote).map_or(rest.len(), |length| length + 2),
             _ => rest
                 .find(|c: char| c.is_whitespace() || "(),=!<>~".contains(c))
                 .unwrap_or(rest.len()),
@@ -162,9 +152,9 @@ impl Place {
         let either = EndpointField::ALL.into_iter().find(|candidate| candidate.name() == field);
         let fields = match (Field::parse(field), either) {
             (Some(field), _) => vec![field],
-            (None, Some(either)) => [Side::Source, Side::Destination]
-                .map(|side| Field::Endpoint(side, either))
-                .to_vec(),
+            (None, Some(either)) => {
+                [Side::Source, Side::Destination].map(|side| Field::Endpoint(side, either)).to_vec()
+            }
             (None, None) => return Choices::Known(vec![]),
         };
         Choices::Asked(ValuesWant { fields, prefix: self.word.clone() })

@@ -22,7 +22,7 @@ fn search_words_become_filters() {
         ("fd00::1", Some("address = fd00::1")),
         ("nginx", Some("name ~ nginx or host ~ nginx")),
         ("redis", Some("name ~ redis or host ~ redis or port in (redis, redis-sentinel)")),
-        ("none", None),
+        ("none", Some("name ~ \"none\" or host ~ \"none\"")),
         ("two words", None),
         ("a\\b", Some("name ~ \"a\\\\b\" or host ~ \"a\\\\b\"")),
     ] {

@@ -1,16 +1,19 @@
-//! Printing figures, and reading clocks of work.
+//! Printing a benchmark's figures, and reading clocks of work.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+use std::fs;
 use std::mem::zeroed;
 
+use anyhow::{Context as _, Result};
+
 /// A figure without a target.
-pub(crate) fn inform(name: &str, value: f64, unit: &str) {
+pub fn inform(name: &str, value: f64, unit: &str) {
     println!("{name} {} {unit}", digits(value));
 }
 
 /// A figure that must not exceed `target`.
-pub(crate) fn at_most(name: &str, value: f64, unit: &str, target: f64) {
+pub fn at_most(name: &str, value: f64, unit: &str, target: f64) {
     let word = if value <= target { "ok" } else { "short" };
     println!("{name} {} {unit} target <= {target} {word}", digits(value));
 }
@@ -24,23 +27,31 @@ fn digits(value: f64) -> String {
     }
 }
 
-pub(crate) fn median(values: &mut [f64]) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+/// The middle one; not a number where there is none.
+pub fn median(values: &mut [f64]) -> f64 {
+    percentile(values, 50)
 }
 
+/// The one that `percent` of the others do not exceed; not a number where there is none.
+pub fn percentile(values: &mut [f64], percent: usize) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let last = values.len().saturating_sub(1);
+    values.get((values.len() * percent / 100).min(last)).copied().unwrap_or(f64::NAN)
+}
+
+/// A count for arithmetic with figures.
 #[expect(clippy::cast_precision_loss, reason = "counts below 2^52")]
-pub(crate) fn float(count: u64) -> f64 {
+pub fn float(count: u64) -> f64 {
     count as f64
 }
 
 /// Seconds of CPU that the calling thread has used, user and system.
-pub(crate) fn thread_cpu() -> f64 {
+pub fn thread_cpu() -> f64 {
     cpu(libc::RUSAGE_THREAD)
 }
 
 /// The same of all threads of the process.
-pub(crate) fn process_cpu() -> f64 {
+pub fn process_cpu() -> f64 {
     cpu(libc::RUSAGE_SELF)
 }
 
@@ -57,4 +68,12 @@ fn cpu(who: i32) -> f64 {
         float(micros) / 1e6
     };
     seconds(usage.ru_utime) + seconds(usage.ru_stime)
+}
+
+/// A number of a process's `status`, which are in KiB.
+pub fn kilobytes(process: u32, name: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.split_whitespace().next());
+    number.and_then(|number| number.parse().ok()).with_context(|| format!("no {name} in status"))
 }

@@ -2,7 +2,7 @@
 //! with, the status to show.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use weir_agent::coverage::{Counted, Coverage, Facts, diagnose};
@@ -14,9 +14,9 @@ use weir_flow::batch::{Gap, GapReason};
 use weir_flow::connection::Listeners;
 
 use super::directory::{ReaderView, SharedDirectory};
-use super::say;
-use super::screen::Screen;
+use super::Watcher;
 use super::status_file::StatusFile;
+use crate::say::say;
 
 /// A diagnosis reads the whole rule set: not more often than this.
 const DIAGNOSE_EVERY: Duration = Duration::from_mins(1);
@@ -24,7 +24,8 @@ const DIAGNOSE_EVERY: Duration = Duration::from_mins(1);
 pub(super) struct Machine {
     facts: SharedDirectory,
     view: ReaderView,
-    tracking: Tracking,
+    /// `None` where the source needs no tracking.
+    tracking: Option<Tracking>,
     /// `Some` when weir itself keeps tracking on.
     installed: Option<Installed>,
     last_seen_tracking: WallTime,
@@ -36,19 +37,24 @@ pub(super) struct Machine {
     causes: Vec<(String, String)>,
     diagnosed: Option<Instant>,
     status: StatusFile,
-    screen: Screen,
+    api: Option<String>,
+    watcher: Option<Watcher>,
+}
+
+/// What a machine is made of.
+pub(super) struct Surroundings {
+    pub(super) facts: SharedDirectory,
+    pub(super) tracking: Option<Tracking>,
+    pub(super) installed: Option<Installed>,
+    /// When the last run ended.
+    pub(super) down_since: Option<WallTime>,
+    pub(super) spool: PathBuf,
+    pub(super) status: StatusFile,
 }
 
 impl Machine {
-    pub(super) fn new(
-        facts: SharedDirectory,
-        tracking: Tracking,
-        installed: Option<Installed>,
-        down_since: Option<WallTime>,
-        spool: &Path,
-        status: StatusFile,
-        screen: Screen,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(surroundings: Surroundings) -> anyhow::Result<Self> {
+        let Surroundings { facts, tracking, installed, down_since, spool, status } = surroundings;
         // A new table in an old spool: nothing was tracked since the last run.
         let last_seen_tracking = match (installed, down_since) {
             (Some(Installed::New), Some(since)) => since,
@@ -67,23 +73,35 @@ impl Machine {
             causes: Vec::new(),
             diagnosed: None,
             status,
-            screen,
+            api: None,
+            watcher: None,
         })
+    }
+
+    /// Statuses say from now on where the API answers.
+    pub(super) fn set_api(&mut self, url: String) {
+        self.api = Some(url);
+    }
+
+    /// Shows each status to somebody from now on.
+    pub(super) fn set_watcher(&mut self, watcher: Option<Watcher>) {
+        self.watcher = watcher;
     }
 
     /// Makes sure that tracking is still on, and declares the time it was not.
     fn watch_tracking(&mut self) -> Option<Gap> {
         self.installed?;
+        let tracking = self.tracking.as_mut()?;
         let now = clock::wall();
         let absent_since = std::mem::replace(&mut self.last_seen_tracking, now);
         let is_new = self.installed == Some(Installed::New) && self.last.is_none();
-        let stands = self.tracking.is_installed().unwrap_or(true);
+        let stands = tracking.is_installed().unwrap_or(true);
         if stands && !is_new {
             return None;
         }
         if !stands {
             say("the nftables table inet weir_tracking was removed by somebody: restoring it");
-            if let Err(error) = self.tracking.install() {
+            if let Err(error) = tracking.install() {
                 say(&format!("warning: it cannot be restored: {error}"));
             }
         }
@@ -174,7 +192,9 @@ impl Environment for Machine {
     fn show(&mut self, mut status: AgentStatus) {
         status.coverage = self.coverage.ratio();
         status.causes.clone_from(&self.causes);
-        self.status.write(&status);
-        self.screen.show(status);
+        self.status.write(&status, self.api.as_deref());
+        if let Some(watcher) = &mut self.watcher {
+            watcher(status);
+        }
     }
 }

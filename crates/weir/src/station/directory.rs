@@ -14,7 +14,8 @@ use weir_flow::attribution::Question;
 use weir_flow::connection::Listeners;
 use weir_flow::{Directory, Endpoint, Protocol};
 
-use super::REFRESH;
+/// How often sockets are looked at, at most.
+const REFRESH: Duration = Duration::from_secs(1);
 
 /// This machine's endpoints, for every thread.
 #[derive(Clone)]

@@ -1,0 +1,51 @@
+//! Delivery without a wire: the server half is a function call away.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use weir_agent::{Deliver, clock};
+use weir_flow::ingest::Answer;
+use weir_server::{Ingest, IngestCounts, Query};
+use weir_store::FlowStore;
+
+use super::directory::SharedDirectory;
+
+/// The server half, in this process.
+pub(super) struct InProcess {
+    ingest: Ingest<SharedDirectory>,
+    store: Arc<dyn FlowStore>,
+    query: Arc<Query>,
+    since_prune: u32,
+    /// Where the status finds what ingest did.
+    counts: Arc<Mutex<IngestCounts>>,
+}
+
+impl InProcess {
+    /// Batches between two calls of the store's bounded clean-up.
+    const PRUNE_EVERY: u32 = 16;
+
+    pub(super) fn new(
+        ingest: Ingest<SharedDirectory>,
+        store: Arc<dyn FlowStore>,
+        query: Arc<Query>,
+        counts: Arc<Mutex<IngestCounts>>,
+    ) -> Self {
+        Self { ingest, store, query, since_prune: 0, counts }
+    }
+}
+
+impl Deliver for InProcess {
+    fn deliver(&mut self, frame: &[u8]) -> Answer {
+        let now = clock::wall();
+        let answer = self.ingest.accept(frame, now);
+        self.query.store_changed();
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.ingest.counts();
+        self.since_prune += 1;
+        if self.since_prune >= Self::PRUNE_EVERY {
+            self.since_prune = 0;
+            if let Err(error) = self.store.prune(now.seconds()) {
+                tracing::warn!(error = &error as &dyn std::error::Error, "old flows stay for now");
+            }
+        }
+        answer
+    }
+}
