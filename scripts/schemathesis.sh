@@ -12,16 +12,22 @@ tools="$("$(dirname "$0")/python.sh")"
 # Its notes between runs would make one run depend on the last.
 cd "$(mktemp -d)"
 trap 'rm -rf "$PWD"' EXIT
+# A URL may be too long before it is anything else.
+cat >settings.toml <<'END'
+[checks]
+negative_data_rejection.expected-statuses = ["400", "404", "405", "414", "431"]
+END
 
 options=(
-  # No login, no links between operations and no header of its own: checks of those have no work.
-  --checks "not_a_server_error,status_code_conformance,content_type_conformance,response_headers_conformance,response_schema_conformance,negative_data_rejection,positive_data_acceptance,unsupported_method,allow_header_conformance"
+  # Left out: what needs a login or operations that hang together. And a schema cannot say what a
+  # filter is, or that `since` is before `until`: not all that it allows is right.
+  --checks all
+  --exclude-checks positive_data_acceptance,use_after_free,ensure_resource_availability,ignored_auth,object_level_authorization
   --phases examples,coverage,fuzzing
   --max-examples "${EXAMPLES:-60}"
   --max-time "${SECONDS_MAX:-60}"
   --request-timeout 20
   --continue-on-failure
-  --generation-database none
   --suppress-health-check all
   --wait-for-schema 10
   --warnings off
@@ -29,5 +35,7 @@ options=(
 )
 if [ -n "${SEED:-}" ]; then
   options+=(--seed "$SEED" --generation-deterministic)
+else
+  options+=(--generation-database none)
 fi
-"$tools/schemathesis" run "${options[@]}" "$url/api/v1/openapi.json"
+"$tools/schemathesis" --config-file settings.toml run "${options[@]}" "$url/api/v1/openapi.json"

@@ -94,7 +94,7 @@ pub struct FlowsQuestion {
 }
 
 /// A page of flows.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowsPage {
     /// The flows.
     pub report: Report,

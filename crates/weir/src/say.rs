@@ -28,6 +28,8 @@ pub(crate) fn log() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
+        // Lines may end up on the screen, which draws no escapes.
+        .with_ansi(false)
         .with_writer(Log)
         .compact();
     // Only a second call could fail, and there is none.

@@ -4,7 +4,6 @@ mod screen;
 
 use std::io::{self, IsTerminal as _};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use anyhow::Context as _;
 use weir_agent::{clock, pages};

@@ -1,9 +1,14 @@
-//! The documentation names only what exists: files, headings, commands and their flags.
+//! The documentation names only what exists: files, headings, commands and their flags. And what
+//! exists it names whole: settings, keys of the status, paths of the API.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use serde_json::Value;
+use weir_server::answer::{NodeStatus, Status};
+use weir_server::api;
 
 #[test]
 fn links_lead_somewhere() {
@@ -82,6 +87,50 @@ fn every_setting_is_documented() {
     }
 }
 
+/// Whoever reads a key in the status can look it up.
+#[test]
+fn every_key_of_the_status_is_documented() {
+    let page = read(&root().join("docs/troubleshoot.md"));
+    let status = Status { nodes: vec![NodeStatus::default()], ..Status::default() };
+    let json = serde_json::to_value(&status).expect("a status is plain data");
+    let keys: Vec<String> = [keys(&json), keys(&json["nodes"][0])].concat();
+    assert!(keys.len() > 40, "only {keys:?}");
+    let missing: Vec<_> = keys.iter().filter(|key| !page.contains(&format!("`{key}`"))).collect();
+    assert!(missing.is_empty(), "docs/troubleshoot.md does not explain {missing:?}");
+}
+
+/// The page of the API has a section for each path, which names its parameters, and every error.
+#[test]
+fn every_path_of_the_api_is_documented() {
+    let page = read(&root().join("docs/api.md"));
+    let document = api::openapi_document();
+    let paths = document["paths"].as_object().expect("a document has paths");
+    let mut missing = Vec::new();
+    for (path, operations) in paths {
+        let name = path.rsplit('/').next().expect("a path has a last part");
+        if name == "openapi.json" {
+            assert!(page.contains(path.as_str()), "{path} is not mentioned");
+            continue;
+        }
+        let Some(section) = section(&page, &format!("## {name}")) else {
+            missing.push(format!("{path}: no section"));
+            continue;
+        };
+        let parameters = operations["get"]["parameters"].as_array().expect("each has a list");
+        for parameter in parameters {
+            let name = parameter["name"].as_str().expect("a parameter has a name");
+            if !section.contains(&format!("`{name}`")) {
+                missing.push(format!("{path}: no `{name}`"));
+            }
+        }
+    }
+    assert!(paths.len() >= 8, "only {paths:?}");
+    let responses = document["components"]["responses"].as_object().expect("it has answers");
+    let errors = section(&page, "## Errors").expect("the page tells of errors");
+    missing.extend(responses.keys().filter(|status| !errors.contains(*status)).cloned());
+    assert!(missing.is_empty(), "docs/api.md: {missing:#?}");
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
@@ -101,6 +150,16 @@ fn pages() -> Vec<PathBuf> {
 
 fn read(path: &Path) -> String {
     fs::read_to_string(path).expect("a page that was found can be read")
+}
+
+fn keys(object: &Value) -> Vec<String> {
+    object.as_object().expect("it has keys").keys().cloned().collect()
+}
+
+/// What stands under a heading, up to the next of its kind.
+fn section<'a>(page: &'a str, heading: &str) -> Option<&'a str> {
+    let (_, rest) = page.split_once(&format!("\n{heading}\n"))?;
+    rest.split("\n## ").next()
 }
 
 /// Targets of `[text](target)` that are not on the web.

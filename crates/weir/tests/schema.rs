@@ -33,7 +33,7 @@ fn every_answer_is_one_that_the_document_promises() {
 
     let script: PathBuf = root.join("scripts/schemathesis.sh");
     let mut command = machine.command(script.to_str().unwrap(), &["http://127.0.0.1:8885"]);
-    command.env("SECONDS_MAX", "60");
+    command.env("SECONDS_MAX", "40");
     if std::env::var("CI").as_deref() == Ok("true") {
         // The same questions each time: a failure is the last change's.
         command.env("SEED", "1");

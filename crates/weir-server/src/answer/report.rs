@@ -13,7 +13,7 @@ use crate::moment;
 ///
 /// As JSON it is an object: `columns` (names), `rows` (an object each, absent and unknown as
 /// null), `since`, `until`, `level_seconds`, `step_seconds`, `more`. It reads back what it wrote.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     /// What each cell of a row is.
     pub columns: Vec<Column>,
@@ -133,7 +133,7 @@ impl Report {
         self.columns.iter().position(|column| *column == wanted)
     }
 
-    fn from_parts(parts: Parts) -> Result<Self, String> {
+    fn from_parts(parts: &Parts) -> Result<Self, String> {
         let columns = parts
             .columns
             .iter()
@@ -262,7 +262,7 @@ struct Parts {
 
 impl<'de> Deserialize<'de> for Report {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::from_parts(Parts::deserialize(deserializer)?).map_err(D::Error::custom)
+        Self::from_parts(&Parts::deserialize(deserializer)?).map_err(D::Error::custom)
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_flow::filter::FlowView;
-use weir_flow::{Endpoint, Filter, WallTime, port};
+use weir_flow::{Endpoint, Filter, Totals, WallTime, port};
 
 use super::numbers::Numbers;
 use super::table::{Key, Live, Node, Table, seconds};
@@ -138,7 +138,7 @@ fn compare(sort: ConnectionSort, one: &Chosen<'_>, other: &Chosen<'_>) -> Orderi
         }
         ConnectionSort::Bytes => Ordering::Equal,
     };
-    let bytes = |live: &Live| live.totals.map(|totals| totals.bytes());
+    let bytes = |live: &Live| live.totals.map(Totals::bytes);
     ascending.then_with(|| bytes(other.live).cmp(&bytes(one.live))).then(one.key.cmp(&other.key))
 }
 

@@ -64,7 +64,8 @@ fn widen(bucket: u64, start: u64, levels: &[HeldLevel]) -> u64 {
         .find(holds)
         .or_else(|| levels.iter().min_by_key(|held| held.horizon))
         .map_or(1, |held| held.level.seconds());
-    bucket.max(1).next_multiple_of(reaching)
+    // A step so long that no multiple of a window follows holds everything in any case.
+    bucket.max(1).checked_next_multiple_of(reaching).unwrap_or(u64::MAX - u64::MAX % reaching)
 }
 
 fn cover(range: &Range<u64>, levels: &[HeldLevel], segments: &mut Vec<(Level, Range<u64>)>) {
@@ -139,6 +140,12 @@ mod tests {
                 (Level::TenSeconds, 30)
             ]
         );
+    }
+
+    #[test]
+    fn a_bucket_without_a_next_multiple_is_no_overflow() {
+        let plan = planned(100_005..100_052, Some(u64::MAX), [0; 3]);
+        assert!(plan.bucket_seconds.is_some_and(|bucket| bucket > u64::MAX - 3_600));
     }
 
     #[test]

@@ -64,16 +64,19 @@ fn main() -> Result<()> {
 
 /// From the start of the program to a screen with connections on it.
 fn first_screen(screen: &Screen, entries: u32) -> Result<()> {
-    let mut times = Vec::new();
+    let (mut first, mut all) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let begun = Instant::now();
         screen.start("warn")?;
         screen.wait_for("10.200.0.10", ROWS)?;
-        times.push(begun.elapsed().as_secs_f64() * 1e3);
+        first.push(begun.elapsed().as_secs_f64() * 1e3);
+        screen.wait_for(&format!("Connections ({},000)", entries / 1_000), 1)?;
+        all.push(begun.elapsed().as_secs_f64() * 1e3);
         screen.quit()?;
     }
-    let name = format!("top_first_screen_{}k", entries / 1_000);
-    at_most(&name, median(&mut times), "ms", 1_000.0);
+    let table = format!("{}k", entries / 1_000);
+    at_most(&format!("top_first_screen_{table}"), median(&mut first), "ms", 1_000.0);
+    inform(&format!("top_all_on_screen_{table}"), median(&mut all), "ms");
     Ok(())
 }
 
@@ -117,7 +120,9 @@ fn pictures(screen: &Screen, seconds: u64) -> Result<()> {
     };
     inform("top_pictures_100k", number("pictures=")?, "pictures");
     at_most("top_picture_100k_mean", number("mean_ms=")?, "ms", 16.0);
-    at_most("top_picture_100k_longest", number("longest_ms=")?, "ms", 16.0);
+    at_most("top_picture_100k_dearest", number("dearest_cpu_ms=")?, "ms_of_cpu", 16.0);
+    // Others on the same cores take part in this one.
+    inform("top_picture_100k_longest", number("longest_ms=")?, "ms");
     inform("top_cpu_100k_keys_held", used / took * 100.0, "%_of_a_core");
     inform("top_resident_100k", resident, "MB");
     Ok(())

@@ -71,9 +71,9 @@ impl ConfigFile {
     /// As [`Self::read`], from text; `name` stands before every problem.
     pub(super) fn parse(text: &str, name: &str) -> anyhow::Result<(Self, Vec<String>)> {
         let settings: Settings = serde_saphyr::from_str(text).map_err(|error| {
-            let (line, column) = error.location().map_or((0, 0), |at| (at.line(), at.column()));
-            let problem = problem_of(&error);
-            UsageError(format!("the configuration is wrong\n  {name}:{line}:{column}: {problem}"))
+            let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column()));
+            let (place, problem) = (place.unwrap_or_default(), problem_of(&error));
+            UsageError(format!("the configuration is wrong\n  {name}{place}: {problem}"))
         })?;
         let mut file = Self::default();
         let mut problems = Vec::new();
@@ -155,6 +155,8 @@ fn unknown(key: &str) -> String {
 fn problem_of(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     let text = text.lines().next().unwrap_or_default();
+    let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+    let text = text.split(" at line ").next().unwrap_or_default();
     Shown(text).to_string()
 }
 

@@ -34,6 +34,7 @@ pub(crate) fn print(resolved: &Resolved) -> String {
     };
     let listen = match listen {
         Listen::Off => "none".to_owned(),
+        Listen::At(address) if address.is_ipv4() => address.to_string(),
         Listen::At(address) => scalar(&address.to_string()),
     };
     let hosts: Vec<String> = allow_host.iter().map(|host| scalar(host)).collect();

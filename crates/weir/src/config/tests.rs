@@ -31,7 +31,19 @@ fn problems(text: &str) -> String {
 fn flags_win_over_the_file_and_the_file_over_defaults() {
     let text = "interval: 7s\nlisten: none\nretention: {10s: 2d}\nallow_host: [gauge]\nplain: true";
     let resolved = merged(&["--interval", "2s", "--cpu-budget", "3%"], text);
-    insta::assert_snapshot!(print(&resolved), @r"");
+    insta::assert_snapshot!(print(&resolved), @r#"
+    data_dir: /data                                  # flag
+    interval: 2s                                     # flag
+    cpu_budget: 3%                                   # flag
+    conntrack: netlink                               # default
+    activate_conntrack: false                        # default
+    retention: {10s: 2d, 1m: 14d, 1h: 400d}          # file, line 3
+    no_set_sysctls: false                            # default
+    listen: none                                     # file, line 2
+    insecure_listen: false                           # default
+    allow_host: [gauge]                              # file, line 4
+    plain: true                                      # file, line 5
+    "#);
 }
 
 #[test]
@@ -90,16 +102,42 @@ listen:
 colour: \"\\e[31m\"
 plain: [true]
 ";
-    insta::assert_snapshot!(problems(text), @r"");
+    insta::assert_snapshot!(problems(text), @r#"
+    weir.yaml:1:1: there is no setting `intervall`; did you mean `interval`?
+    weir.yaml:2:11: interval: 5 has no unit; a duration is numbers with the units s, m, h, d: 30s, 10m, 2h30m, 1d
+    weir.yaml:3:13: cpu_budget: a percentage of one core, more than 0% and at most 100%: 1%, 0.5%
+    weir.yaml:4:21: activate_conntrack: neither true nor false
+    weir.yaml:5:12: retention: should be a map: {10s: 1d, 1m: 14d, 1h: 400d}
+    weir.yaml:6:11: data_dir: a path in a file begins with /
+    weir.yaml:7:13: allow_host: should be a list: [weir.example.org]
+    weir.yaml:8:7: listen: has no value
+    weir.yaml:9:1: there is no setting `colour`; there are: data_dir, interval, cpu_budget, conntrack, activate_conntrack, retention, no_set_sysctls, listen, insecure_listen, allow_host, plain
+    weir.yaml:10:8: plain: is a list, and should be one value
+    "#);
 }
 
 #[test]
 fn what_is_not_yaml_is_said_with_its_place() {
-    insta::assert_snapshot!(problems("interval: 5s\ninterval: 6s\n"), @r"");
-    insta::assert_snapshot!(problems("interval: [5s\n"), @r"");
-    insta::assert_snapshot!(problems("just text"), @r"");
-    insta::assert_snapshot!(problems("- interval"), @r"");
-    insta::assert_snapshot!(problems("\u{0}"), @r"");
+    insta::assert_snapshot!(problems("interval: 5s\ninterval: 6s\n"), @r#"
+    the configuration is wrong
+      weir.yaml:2:1: duplicate mapping key: interval
+    "#);
+    insta::assert_snapshot!(problems("interval: [5s\n"), @r#"
+    the configuration is wrong
+      weir.yaml:1:11: unclosed bracket '['
+    "#);
+    insta::assert_snapshot!(problems("just text"), @r#"
+    the configuration is wrong
+      weir.yaml: invalid type: string "just text", expected settings, one per line: `interval: 5s`
+    "#);
+    insta::assert_snapshot!(problems("- interval"), @r#"
+    the configuration is wrong
+      weir.yaml: invalid type: sequence, expected settings, one per line: `interval: 5s`
+    "#);
+    insta::assert_snapshot!(problems("\u{0}"), @r#"
+    the configuration is wrong
+      weir.yaml:1:1: unexpected character: `\u{0}'
+    "#);
 }
 
 #[test]

@@ -61,7 +61,8 @@ fn node_for_people(node: &NodeStatus, style: Style, out: &mut dyn Write) -> io::
     let rest = rest.filter(|name| !FIRST.contains(name) && !APART.contains(name));
     for name in FIRST.into_iter().chain(rest) {
         let value = &fields[name];
-        if value.is_null() {
+        // Before the first reading nothing was counted, which is not 0.
+        if value.is_null() || (value.is_number() && node.ticks == 0) {
             continue;
         }
         let label = name.replace('_', " ");

@@ -61,6 +61,7 @@ fn failed(bytes: impl Into<Vec<u8>>) -> (AnswerError, String) {
     let error = remote.top(&question()).unwrap_err();
     asked.join().unwrap();
     let text = error.to_string().replace(remote.base.as_str(), "URL");
+    let text = text.replace(env!("CARGO_PKG_VERSION"), "VERSION");
     (error, text)
 }
 
@@ -70,7 +71,7 @@ fn a_question_is_sent_as_the_api_reads_it() {
     let report = remote.top(&question()).unwrap();
     assert_eq!(serde_json::to_string(&report).unwrap(), EMPTY);
     let asked = asked.join().unwrap();
-    insta::assert_snapshot!(asked.lines().next().unwrap(), @r"");
+    insta::assert_snapshot!(asked.lines().next().unwrap(), @"GET /api/v1/top?since=2026-01-31T08%3A00%3A00Z&until=2026-01-31T08%3A10%3A00Z&by=source.name%2Cclass&filter=unit%20%3D%20%22a%20b%26c%22%20and%20destination.port%20%3D%20443&sort=bytes&limit=5 HTTP/1.1");
     assert!(asked.contains("accept: application/json"), "{asked}");
 }
 
@@ -89,7 +90,7 @@ fn a_page_of_flows_has_a_cursor() {
     let page = remote.flows(&question).unwrap();
     assert_eq!(page.next_cursor.as_deref(), Some("x/y"));
     assert!(page.report.more);
-    insta::assert_snapshot!(asked.join().unwrap().lines().next().unwrap(), @r"");
+    insta::assert_snapshot!(asked.join().unwrap().lines().next().unwrap(), @"GET /api/v1/flows?since=2026-01-31T08%3A00%3A00Z&until=2026-01-31T08%3A10%3A00Z&limit=1000&step=10s&cursor=a%2Bb HTTP/1.1");
 
     let (remote, _asked) = answering(response("410 Gone", "application/problem+json", "{}"));
     question.cursor = None;
@@ -146,16 +147,16 @@ fn an_answer_too_large_is_not_read() {
 #[test]
 fn what_is_not_weir_is_said_to_be_something_else() {
     let page = "<html><body>\u{1b}[2JPlease log in</body></html>";
-    insta::assert_snapshot!(failed(response("200 OK", "text/html", page)).1, @r"");
-    insta::assert_snapshot!(failed(response("502 Bad Gateway", "text/html", page)).1, @r"");
-    insta::assert_snapshot!(failed(response("200 OK", "application/json", "{\"a\":1}")).1, @r"");
-    insta::assert_snapshot!(failed(response("200 OK", "application/json", "{\"a\":")).1, @r"");
-    insta::assert_snapshot!(failed("SSH-2.0-OpenSSH_9.9\r\n").1, @r"");
+    insta::assert_snapshot!(failed(response("200 OK", "text/html", page)).1, @"what URL answers is not JSON (text/html): is it weir's address, or did a proxy answer?");
+    insta::assert_snapshot!(failed(response("502 Bad Gateway", "text/html", page)).1, @"URL answers 502 Bad Gateway, and not as weir does: is it weir's address, or did a proxy answer?");
+    insta::assert_snapshot!(failed(response("200 OK", "application/json", "{\"a\":1}")).1, @"the answer of URL cannot be read (missing field `columns` at line 1 column 7): is it a weir of another version than VERSION?");
+    insta::assert_snapshot!(failed(response("200 OK", "application/json", "{\"a\":")).1, @"what URL answers is not JSON (application/json): is it weir's address, or did a proxy answer?");
+    insta::assert_snapshot!(failed("SSH-2.0-OpenSSH_9.9\r\n").1, @"what answers at URL is not weir: protocol: http parse fail: invalid HTTP version");
     let redirect =
         "HTTP/1.1 302 Found\r\nlocation: http://other/\u{1}\r\ncontent-length: 0\r\n\r\n";
     failed(redirect);
     let redirect = "HTTP/1.1 302 Found\r\nlocation: http://other/\r\ncontent-length: 0\r\n\r\n";
-    insta::assert_snapshot!(failed(redirect).1, @r"");
+    insta::assert_snapshot!(failed(redirect).1, @"URL answers for no weir: it points to http://other/");
 }
 
 #[test]
@@ -164,17 +165,21 @@ fn a_problem_says_what_and_where() {
         "detail":"there is no\u001b field `unit`","parameter":"filter","position":0,"length":4}"#;
     let (error, text) = failed(response("400 Bad Request", "application/problem+json", problem));
     assert!(matches!(error, AnswerError::Question(_)), "{error:?}");
-    insta::assert_snapshot!(text, @r"");
+    insta::assert_snapshot!(text, @r#"
+    there is no\u{1b} field `unit`
+      unit = "a b&c" and destination.port = 443
+      ^^^^
+    "#);
 
     let busy = r#"{"title":"Too much","status":503,"detail":"64 wait already"}"#;
     let busy = response("503 Service Unavailable", "application/problem+json", busy);
     let (error, text) = failed(busy);
     assert!(matches!(error, AnswerError::Busy(_)), "{error:?}");
-    insta::assert_snapshot!(text, @r"");
+    insta::assert_snapshot!(text, @"URL: 64 wait already");
 
     let host = r#"{"title":"Wrong host","detail":"start weir with --allow-host gauge"}"#;
     let host = response("421 Misdirected Request", "application/problem+json", host);
-    insta::assert_snapshot!(failed(host).1, @r"");
+    insta::assert_snapshot!(failed(host).1, @"URL refuses (421 Misdirected Request): start weir with --allow-host gauge");
 }
 
 #[test]

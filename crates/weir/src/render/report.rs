@@ -218,8 +218,16 @@ mod tests {
         let mut uncounted = row(0, 1);
         uncounted[2] = Cell::AtLeast(1);
         uncounted[3] = Cell::Number(1);
-        insta::assert_snapshot!(written(Format::Table, &[report(vec![uncounted])]), @r"");
-        insta::assert_snapshot!(written(Format::Table, &[report(vec![row(0, 1)])]), @r"");
-        insta::assert_snapshot!(written(Format::Table, &[report(vec![])]), @r"");
+        insta::assert_snapshot!(written(Format::Table, &[report(vec![uncounted])]), @r#"
+        TIME                  PROTOCOL     BYTES  UNCOUNTED
+        2026-01-31T08:00:00Z  tcp "\u{9b}   ≥1 B          1
+        1 row from 2026-01-31T08:00:00Z to 2026-01-31T08:01:00Z, from windows of 10s
+        "#);
+        insta::assert_snapshot!(written(Format::Table, &[report(vec![row(0, 1)])]), @r#"
+        TIME                  PROTOCOL     BYTES
+        2026-01-31T08:00:00Z  tcp "\u{9b}    1 B
+        1 row from 2026-01-31T08:00:00Z to 2026-01-31T08:01:00Z, from windows of 10s
+        "#);
+        insta::assert_snapshot!(written(Format::Table, &[report(vec![])]), @"no flows from 2026-01-31T08:00:00Z to 2026-01-31T08:01:00Z, from windows of 10s");
     }
 }

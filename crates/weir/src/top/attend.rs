@@ -17,7 +17,7 @@ use weir_server::moment;
 use weir_store::Retention;
 
 use super::live;
-use crate::args::TopArgs;
+use crate::args::{TopArgs, UsageError};
 use crate::data_dir;
 use crate::location::{BaseUrl, Location};
 use crate::remote::Remote;
@@ -59,7 +59,8 @@ pub(crate) fn watch(
     let read = reader.join().unwrap_or_else(|_panic| {
         Err(anyhow::anyhow!("the reader panicked; what it had read is in the spool"))
     });
-    read.and(shown.map(drop))
+    read?;
+    shown.map(drop)
 }
 
 /// Watches this machine's sockets, for whoever may not read conntrack.
@@ -84,6 +85,10 @@ impl Watch {
 
 /// `weir top`: attaches to a weir that runs, else reads by itself and keeps nothing.
 pub(super) fn run(args: TopArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
+    if let Err(error) = live::check_filter(&args.filter) {
+        let shown = error.render(&args.filter);
+        return Err(UsageError(format!("invalid value for '--filter <FILTER>'\n{shown}")).into());
+    }
     let mut options = live::Options::here(args.interval);
     options.filter.clone_from(&args.filter);
     options.by.clone_from(&args.by);

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use ratatui::crossterm::event::{self, Event};
+use weir_agent::clock;
 use weir_flow::Field;
 use weir_server::Answers;
 
@@ -53,7 +54,8 @@ pub(crate) struct Options {
     pub(crate) refresh: Duration,
     /// Who answers, for the title: `this machine`, or an address.
     pub(crate) place: String,
-    /// The filter to begin with: in the filter language, or a search word.
+    /// The filter to begin with: in the filter language, or a search word. Check it before with
+    /// [`check_filter`]: one that cannot be read filters nothing.
     pub(crate) filter: String,
     /// The fields talkers are grouped by to begin with; empty: by source and destination.
     pub(crate) by: Vec<Field>,
@@ -87,6 +89,11 @@ pub(crate) enum Ended {
     Stopped,
 }
 
+/// Says what is wrong with a filter that is to be [`Options::filter`].
+pub(crate) fn check_filter(text: &str) -> Result<(), weir_flow::filter::FilterError> {
+    filter_line::read(text).map(drop)
+}
+
 /// Shows the screen until somebody quits or `stopping` is set, then prints `messages`.
 #[expect(
     clippy::needless_pass_by_value,
@@ -110,9 +117,6 @@ fn run(
     stopping: &AtomicBool,
     messages: &Messages,
 ) -> anyhow::Result<Ended> {
-    if let Err(error) = filter_line::read(&options.filter) {
-        bail!("{}", error.render(&options.filter));
-    }
     let theme = Theme::new(options.colour, theme::is_unicode(|name| std::env::var(name).ok()));
     let feed = Feed::start(answers, options.refresh).context("start the thread that asks")?;
     let mut screen = Screen::take().context("take the terminal; weir top needs one")?;
@@ -126,7 +130,7 @@ fn run(
     let mut is_changed = true;
     let mut pictures = Pictures::default();
     loop {
-        let awake = Instant::now();
+        let awake = Awake::now();
         if stopping.load(Ordering::Relaxed) {
             return Ok(Ended::Stopped);
         }
@@ -149,14 +153,17 @@ fn run(
             terminal.draw(|frame| draw::draw(frame, &app, theme)).context("draw the screen")?;
             next_picture = now + BETWEEN_PICTURES;
             is_changed = false;
-            pictures.add(awake.elapsed());
+            pictures.add(&awake);
         }
         let wait = if is_changed {
             next_picture.saturating_duration_since(now).min(BETWEEN_LOOKS)
         } else {
             BETWEEN_LOOKS
         };
-        match take_events(&mut app, wait)? {
+        if !Screen::wait(wait).context("wait for keys")? {
+            return Ok(Ended::Stopped);
+        }
+        match take_events(&mut app)? {
             None => {}
             Some(After::GoOn) => is_changed = true,
             Some(After::Quit) => return Ok(Ended::Quit),
@@ -170,19 +177,36 @@ fn run(
     }
 }
 
+/// When a round of the loop began, by the clock and in CPU time.
+struct Awake {
+    at: Instant,
+    cpu_nanos: u64,
+}
+
+impl Awake {
+    fn now() -> Self {
+        Self { at: Instant::now(), cpu_nanos: clock::thread_cpu_nanos() }
+    }
+}
+
 /// How long pictures took, answers taken in included; the log tells it when the screen closes.
 #[derive(Default)]
 struct Pictures {
     count: u32,
     total: Duration,
     longest: Duration,
+    /// CPU time of the dearest: on a busy machine others take part in the longest.
+    dearest: Duration,
 }
 
 impl Pictures {
-    fn add(&mut self, took: Duration) {
+    fn add(&mut self, awake: &Awake) {
+        let took = awake.at.elapsed();
+        let cpu = clock::thread_cpu_nanos().saturating_sub(awake.cpu_nanos);
         self.count += 1;
         self.total += took;
         self.longest = self.longest.max(took);
+        self.dearest = self.dearest.max(Duration::from_nanos(cpu));
     }
 }
 
@@ -193,22 +217,23 @@ impl Drop for Pictures {
             pictures = self.count,
             mean_ms = milliseconds(self.total / self.count.max(1)),
             longest_ms = milliseconds(self.longest),
+            dearest_cpu_ms = milliseconds(self.dearest),
             "the screen closes"
         );
     }
 }
 
-/// Waits for keys and takes all that are there. `None`: there were none.
-fn take_events(app: &mut App, wait: Duration) -> anyhow::Result<Option<After>> {
-    let is_there = |wait| match event::poll(wait) {
+/// Takes all keys that are there. `None`: there were none.
+fn take_events(app: &mut App) -> anyhow::Result<Option<After>> {
+    let is_there = || match event::poll(Duration::ZERO) {
         // A signal came; the loop looks what it was.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        other => other.context("wait for keys"),
+        other => other.context("look for keys"),
     };
     let mut taken = None;
     let mut size = None;
-    for index in 0..MOST_EVENTS {
-        if !is_there(if index == 0 { wait } else { Duration::ZERO })? {
+    for _ in 0..MOST_EVENTS {
+        if !is_there()? {
             break;
         }
         taken = Some(After::GoOn);

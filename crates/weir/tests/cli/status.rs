@@ -96,6 +96,7 @@ fn for_people() {
             "delivery_waits": "\u{1b}[2Jgone",
             "causes": [{ "name": "bridge_not_tracked", "text": "modprobe br_netfilter" }],
             "accounting": true,
+            "ticks": 3,
             "from_a_later_version": { "max": null },
         }),
     );

@@ -81,3 +81,35 @@ fn list(frame: &mut Frame<'_>, screen: Rect, picker: &Picker, theme: Theme) {
         put_text(frame, inside, row, &format!("{cursor} {mark} {}", item.name()), style, theme);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+
+    use super::*;
+
+    /// The help and docs/top.md name the same keys.
+    #[test]
+    fn every_key_is_documented() {
+        let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/top.md");
+        let page = fs::read_to_string(page).expect("the page is there");
+        let (_, keys) = page.split_once("\n## Keys\n").expect("it tells of keys");
+        let (keys, _) = keys.split_once("\n## ").expect("and then of other things");
+        let rows = keys.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+        let documented: BTreeSet<&str> = rows.flat_map(|row| row.split('`').step_by(2)).collect();
+
+        let keys = HELP.iter().filter(|line| !line.starts_with(' '));
+        let keys = keys.filter_map(|line| Some(line.split_once("  ")?.0));
+        let helped: BTreeSet<&str> = keys.flat_map(str::split_whitespace).collect();
+        let missing: Vec<_> = helped.difference(&documented).collect();
+        assert!(missing.is_empty(), "docs/top.md does not have {missing:?}");
+
+        let words = HELP.iter().flat_map(|line| line.split_whitespace());
+        let words: BTreeSet<&str> = words.map(|word| word.trim_matches(['(', ')', ';'])).collect();
+        // What opened the help is not in it.
+        let unknown: Vec<_> = documented.difference(&words).filter(|key| **key != "h").collect();
+        assert!(unknown.is_empty(), "the help does not have {unknown:?}");
+        assert!(helped.len() > 20, "only {helped:?}");
+    }
+}
