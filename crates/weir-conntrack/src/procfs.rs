@@ -14,5 +14,5 @@ mod table;
 pub use candidates::{Candidates, Found};
 pub use error::{ProcfsError, Tried};
 pub use line::{LineError, parse_line};
-pub use proc::{Limits, OVERRIDE};
+pub use proc::Limits;
 pub use table::Table;

@@ -41,7 +41,7 @@ pub(crate) struct Config {
     pub(crate) insecure_listen: bool,
     /// Further names by which it may be asked.
     pub(crate) allow_host: Vec<String>,
-    /// Print the live table again instead of redrawing it.
+    /// Print a table after each reading instead of drawing the screen.
     pub(crate) plain: bool,
 }
 

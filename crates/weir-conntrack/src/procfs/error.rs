@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 
 use super::line::LineError;
-use super::proc::OVERRIDE;
 
 /// A file that was to be the table's text form, and is not usable.
 #[derive(Debug, thiserror::Error)]
@@ -78,7 +77,7 @@ pub enum ProcfsError {
     /// The table is too large to be read as text.
     #[error(
         "{} has {} entries, more than the {limit} that are read as text{}; read them over netlink \
-         (the default, needs CAP_NET_ADMIN), or raise the limit with {OVERRIDE} N",
+         (the default, needs CAP_NET_ADMIN)",
         path.display(),
         at_least(*entries, *limit),
         slowness(*slow)

@@ -4,9 +4,6 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd as _;
 use std::path::Path;
 
-/// The option that raises [`Limits::entries`], as messages name it.
-pub const OVERRIDE: &str = "--conntrack-limit";
-
 /// `PROC_SUPER_MAGIC` of `include/uapi/linux/magic.h`.
 const PROC_SUPER_MAGIC: libc::c_long = 0x9fa0;
 

@@ -182,8 +182,8 @@ pub struct RateRow {
     pub connections: u64,
     /// Of those, connections whose bytes nobody counts.
     pub connections_uncounted: u64,
-    /// Source to destination.
-    pub bytes_sent_per_second: f64,
-    /// Destination to source.
-    pub bytes_received_per_second: f64,
+    /// Source to destination, over the last measured interval; absent: nothing was measured.
+    pub bytes_sent_per_second: Option<f64>,
+    /// Destination to source; absent: nothing was measured.
+    pub bytes_received_per_second: Option<f64>,
 }

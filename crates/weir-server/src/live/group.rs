@@ -21,7 +21,8 @@ const GROUPS_MAX: usize = 100_000;
 struct Sum {
     connections: u64,
     uncounted: u64,
-    rate: [f64; 2],
+    /// `None`: of no connection it is known.
+    rate: Option<[f64; 2]>,
 }
 
 /// Where a connection has a field's value: what has one place has one value.
@@ -58,7 +59,8 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
         sum.connections += u64::from(live.ended.is_none());
         sum.uncounted += u64::from(live.totals.is_none() && live.ended.is_none());
         if let Some(rate) = live.rate(node, now) {
-            sum.rate = [sum.rate[0] + rate[0], sum.rate[1] + rate[1]];
+            let [sent, received] = sum.rate.unwrap_or_default();
+            sum.rate = Some([sent + rate[0], received + rate[1]]);
         }
     }
     more |= groups.len() > question.limit;
@@ -86,7 +88,8 @@ fn busiest_first(
     (one_key, one): &(Vec<u32>, Sum),
     (other_key, other): &(Vec<u32>, Sum),
 ) -> Ordering {
-    let total = |sum: &Sum| sum.rate[0] + sum.rate[1];
+    // Below every known rate, which is never negative.
+    let total = |sum: &Sum| sum.rate.map_or(-1.0, |[sent, received]| sent + received);
     total(other)
         .total_cmp(&total(one))
         .then_with(|| other.connections.cmp(&one.connections))
@@ -99,8 +102,8 @@ fn row(by: &[Field], key: &[u32], texts: &[Vec<Option<String>>], sum: &Sum) -> R
         fields: by.iter().map(Field::to_string).zip(values).collect(),
         connections: sum.connections,
         connections_uncounted: sum.uncounted,
-        bytes_sent_per_second: sum.rate[0],
-        bytes_received_per_second: sum.rate[1],
+        bytes_sent_per_second: sum.rate.map(|rate| rate[0]),
+        bytes_received_per_second: sum.rate.map(|rate| rate[1]),
     }
 }
 

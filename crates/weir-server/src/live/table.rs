@@ -15,7 +15,7 @@ use std::net::IpAddr;
 
 /// How long a connection that ended stays to be seen.
 const LINGER: u64 = 10 * SECOND;
-/// Nodes that are told apart; more share the last one's clock.
+/// Nodes that are told apart; batches of more are not shown live.
 const NODES_MAX: usize = 1 << 14;
 /// A tick is over, whatever was heard, when this many more should have come.
 const SILENT_TICKS: u64 = 4;

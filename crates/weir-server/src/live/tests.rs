@@ -160,6 +160,7 @@ fn nothing_uncounted_is_zero() {
     let rates =
         live.rates(&RatesQuestion { by, limit: 9, ..RatesQuestion::default() }, WallTime(0));
     assert_eq!((rates.rates[0].connections, rates.rates[0].connections_uncounted), (1, 1));
+    assert_eq!(rates.rates[0].bytes_sent_per_second, None);
 }
 
 #[test]
@@ -236,7 +237,7 @@ fn filters_states_and_groups_choose_and_sum() {
         .collect();
     assert_eq!(sums, [(Some("443"), 2), (Some("53"), 1)]);
     assert_eq!(rates[0].fields["service"], None);
-    assert!((rates[0].bytes_sent_per_second - 200.0).abs() < 1e-9);
+    assert_eq!(rates[0].bytes_sent_per_second, Some(200.0));
 }
 
 #[test]

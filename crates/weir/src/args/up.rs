@@ -67,7 +67,7 @@ pub(crate) struct UpArgs {
     #[arg(long, env = "WEIR_ALLOW_HOST", hide_env_values = true, value_name = "HOST",
           value_delimiter = ',', value_parser = host)]
     pub(crate) allow_host: Vec<String>,
-    /// Print the live table again each time instead of redrawing it in place.
+    /// Print a table after each reading instead of drawing the screen.
     #[arg(long, env = "WEIR_PLAIN", hide_env_values = true, value_parser = switch)]
     pub(crate) plain: bool,
 }

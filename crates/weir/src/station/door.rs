@@ -51,6 +51,9 @@ pub(super) fn open(door: &Door) -> anyhow::Result<Box<dyn FlowSource + Send>> {
         Door::Text(path) => {
             let source = ProcfsSource::open(path.as_deref())
                 .context("read connections from conntrack's text form (--conntrack)")?;
+            for passed_over in source.passed_over() {
+                say(&format!("passed over: {passed_over}"));
+            }
             say(&format!("source: {}, a lesser one: {}", source.path().display(), limits(&source)));
             Ok(Box::new(source))
         }

@@ -181,7 +181,8 @@ fn whom(args: &TopArgs) -> anyhow::Result<Option<(Remote, String)>> {
 
 /// The `weir up` of this machine, if one answers.
 fn running_here() -> Option<(Remote, String)> {
-    let said = data_dir::choose(None).ok().and_then(|path| api_of(&path).ok().flatten());
+    let usual_dir = std::env::var_os("WEIR_DATA_DIR").map(PathBuf::from);
+    let said = data_dir::choose(usual_dir).ok().and_then(|path| api_of(&path).ok().flatten());
     let usual = BaseUrl::parse(USUAL_API).ok();
     let now = moment::now_seconds();
     said.into_iter().chain(usual).map(remote).find(|(remote, _)| remote.status(now..now + 1).is_ok())

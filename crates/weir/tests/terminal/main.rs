@@ -123,7 +123,9 @@ fn drills_and_details(terminal: &Terminal) {
     });
     terminal.key("Enter");
     terminal.wait("its details", |screen| {
-        screen.contains("Details") && screen.contains("from python3") && screen.contains("last 10m")
+        ["Details", "from python3", "state tcp ESTABLISHED", "port 8080"]
+            .iter()
+            .all(|text| screen.contains(text))
     });
     terminal.key("c");
     terminal.wait("all connections", shows_traffic);
@@ -164,7 +166,7 @@ fn a_filter_is_tried_while_it_is_typed() {
 
     let only_one = |screen: &str| screen.contains(LONG[1]) && !screen.contains(LONG[0]);
     terminal.key("/");
-    terminal.shows("filter: ");
+    terminal.shows("filter:");
     terminal.text("port = 9090");
     terminal.wait("the filter works before Enter", only_one);
     terminal.key("Enter");

@@ -113,6 +113,30 @@ impl Column {
         }
     }
 
+    /// What stands in it, exactly `width` columns. Of a name that is too long the port stays: it
+    /// tells connections apart.
+    pub(super) fn cell(
+        self,
+        row: &ConnectionRow,
+        names: bool,
+        width: usize,
+        ellipsis: &str,
+    ) -> String {
+        let text = self.text(row, names);
+        let port = match self {
+            Self::Source => row.source.port,
+            Self::Destination => row.destination.port,
+            _ => None,
+        };
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        match text.strip_suffix(&port) {
+            Some(name) if text::width(&text) > width && width > port.len() + 1 => {
+                text::fit(name, width - port.len(), Side::Left, ellipsis) + &port
+            }
+            _ => text::fit(&text, width, self.side(), ellipsis),
+        }
+    }
+
     /// What stands in it.
     pub(super) fn text(self, row: &ConnectionRow, names: bool) -> String {
         let optional =

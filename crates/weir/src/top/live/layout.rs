@@ -64,22 +64,23 @@ pub(super) fn areas(screen: Rect, needs: Needs) -> Areas {
     .areas(screen);
 
     let has_nodes = needs.nodes_focused || screen.width >= WIDE;
-    let (nodes, right) = if has_nodes {
-        let [nodes, right] = Layout::horizontal([
-            Constraint::Max(30.min(screen.width / 5).max(18)),
-            Constraint::Min(20),
-        ])
-        .areas(body);
-        (Some(nodes), right)
-    } else {
-        (None, body)
+    let beside_nodes = |area: Rect| {
+        if !has_nodes {
+            return (None, area);
+        }
+        let width = Constraint::Max(30.min(screen.width / 5).max(18));
+        let [nodes, rest] = Layout::horizontal([width, Constraint::Min(20)]).areas(area);
+        (Some(nodes), rest)
     };
-    let (talkers, lower) = if body.height < 10 {
-        (None, right)
+    // The connections, with the most columns, have the whole width where there is height enough.
+    let (nodes, talkers, lower) = if body.height < 10 {
+        let (nodes, lower) = beside_nodes(body);
+        (nodes, None, lower)
     } else {
-        let [talkers, lower] =
-            Layout::vertical([Constraint::Percentage(35), Constraint::Percentage(65)]).areas(right);
-        (Some(talkers), lower)
+        let [upper, lower] =
+            Layout::vertical([Constraint::Percentage(35), Constraint::Percentage(65)]).areas(body);
+        let (nodes, talkers) = beside_nodes(upper);
+        (nodes, Some(talkers), lower)
     };
     let (connections, details) = split_details(lower, screen.width, needs.details);
     Areas::Full(Full { title, banners, nodes, talkers, connections, details, bottom })

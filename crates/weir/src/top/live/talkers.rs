@@ -159,7 +159,8 @@ pub(super) fn merge(by: &[Field], rates: Option<&Rates>, top: Option<&Report>) -
     talkers
 }
 
-fn rate_of(row: &RateRow, rate: f64) -> Rate {
+fn rate_of(row: &RateRow, rate: Option<f64>) -> Rate {
+    let Some(rate) = rate else { return Rate::Unknown };
     match (row.connections_uncounted, row.connections) {
         (0, _) => Rate::Exactly(rate),
         (uncounted, all) if uncounted >= all && rate == 0.0 => Rate::Unknown,
@@ -232,8 +233,8 @@ mod tests {
             fields: [("source.unit".to_owned(), source.map(str::to_owned))].into(),
             connections: 2,
             connections_uncounted: uncounted,
-            bytes_sent_per_second: sent,
-            bytes_received_per_second: 0.0,
+            bytes_sent_per_second: Some(sent),
+            bytes_received_per_second: Some(0.0),
         }
     }
 

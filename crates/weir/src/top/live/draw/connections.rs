@@ -72,8 +72,7 @@ fn row_line(
         return Line::from(spans);
     };
     for (column, width) in columns {
-        let text = column.text(row, app.names);
-        let text = fit(&text, *width, column.side(), theme.ellipsis());
+        let text = column.cell(row, app.names, *width, theme.ellipsis());
         let style = match column {
             Column::SentRate if !is_selected => theme.sent(),
             Column::ReceivedRate if !is_selected => theme.received(),

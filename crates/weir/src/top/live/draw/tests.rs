@@ -84,8 +84,8 @@ fn rates(rows: &[Sums<'_>]) -> Rates {
             fields,
             connections: *connections,
             connections_uncounted: 0,
-            bytes_sent_per_second: *sent,
-            bytes_received_per_second: *received,
+            bytes_sent_per_second: Some(*sent),
+            bytes_received_per_second: Some(*received),
         }
     };
     Rates {

@@ -20,11 +20,9 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
     if let Some(found) = connections {
         spans.extend([gap(), Span::raw(format!("{} connections", count(found.known)))]);
     }
-    let total = |of: fn(&RateRow) -> f64| {
-        // Before the second reading nothing is measured.
-        let is_measured = connections.is_some_and(|found| found.interval_seconds.is_some());
-        let sum = app.nodes.iter().map(of).sum::<f64>();
-        rate((is_measured && !app.nodes.is_empty()).then_some(sum))
+    // Before the second reading nothing is measured.
+    let total = |of: fn(&RateRow) -> Option<f64>| {
+        rate(app.nodes.iter().filter_map(of).reduce(|sum, rate| sum + rate))
     };
     let sent = format!("{} {}/s", theme.up(), total(|row| row.bytes_sent_per_second));
     let received = format!("{} {}/s", theme.down(), total(|row| row.bytes_received_per_second));
