@@ -197,13 +197,10 @@ fn a_filter_is_tried_while_it_is_typed() {
     terminal.text("destination.po");
     terminal.key("Tab");
     terminal.shows("filter: destination.port");
-    terminal.text("= 80");
+    terminal.key("C-u");
+    terminal.text("destination.address = 10.77.");
     terminal.key("Tab");
-    terminal.shows("filter: destination.port = 80");
-    terminal.wait("a value of the store", |screen| {
-        line(screen, "filter: ")
-            .is_some_and(|line| line.contains("= 8080") || line.contains("= 8000"))
-    });
+    terminal.shows("filter: destination.address = 10.77.0.");
     terminal.key("C-u");
 
     // A search word, and what it stands for.
@@ -269,7 +266,6 @@ fn a_server_that_dies_is_said_and_found_again() {
     drop(up);
     let screen = terminal.shows("weir does not answer");
     assert!(shows_traffic(&screen), "the last picture stays\n{screen}");
-    assert!(line(&screen, "weir does not answer").unwrap().contains("retrying"), "{screen}");
 
     let _up = wire.near.up(&["--activate-conntrack"]);
     terminal.wait("the server again", |screen| {
@@ -338,7 +334,8 @@ fn colours_and_unicode_only_where_they_are_wanted() {
     let screen = terminal.coloured();
     let is_colour = |code: &str| {
         let code: u32 = code.parse().unwrap_or(0);
-        (30..50).contains(&code) || (90..110).contains(&code)
+        // 39 and 49 go back to the terminal's own.
+        (30..50).contains(&code) && code % 10 != 9 || (90..108).contains(&code)
     };
     for sequence in screen.split("\x1b[").skip(1) {
         let codes = sequence.split('m').next().unwrap();
