@@ -37,6 +37,7 @@ def main():
     svg = console.export_svg(title=title, theme=THEME, unique_id="weir")
     svg = re.sub(r"@font-face\s*\{.*?\}\s*", "", svg, flags=re.DOTALL)
     svg = svg.replace("Fira Code, monospace", FONTS).replace("Fira Code", FONTS)
+    svg = svg.replace("font-family: arial", f"font-family: {FONTS}")
     # Nothing that ends a line with spaces or fetches from elsewhere.
     svg = "\n".join(line.rstrip() for line in svg.splitlines() if line.strip()) + "\n"
     if "url(http" in svg or "Fira" in svg:

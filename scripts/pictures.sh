@@ -12,11 +12,11 @@ tools="$(scripts/python.sh)"
 cargo build --locked -p weir -p weir-lab
 bin="$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd)"
 work="$(mktemp -d)"
-terminal="weir-pictures-$$"
+terminal="$work/tmux"
 lab=
 
 finish() {
-  tmux -L "$terminal" kill-server 2>/dev/null || true
+  tmux -S "$terminal" kill-server 2>/dev/null || true
   if [ -n "$lab" ]; then
     kill -INT "$lab" 2>/dev/null || true
     wait "$lab" 2>/dev/null || true
@@ -25,7 +25,7 @@ finish() {
 }
 trap finish EXIT
 
-show() { tmux -u -L "$terminal" capture-pane -p; }
+show() { tmux -u -S "$terminal" capture-pane -p; }
 
 # Waits until a pattern is (or, after `not`, is not) on the screen.
 until_shown() {
@@ -47,11 +47,11 @@ until_shown() {
   exit 1
 }
 
-key() { tmux -L "$terminal" send-keys "$@"; }
-type_text() { tmux -L "$terminal" send-keys -l "$1"; }
+key() { tmux -S "$terminal" send-keys "$@"; }
+type_text() { tmux -S "$terminal" send-keys -l "$1"; }
 
 take() {
-  tmux -u -L "$terminal" capture-pane -p -e >"$work/captured"
+  tmux -u -S "$terminal" capture-pane -p -e >"$work/captured"
   "$tools/python" scripts/pictures.py "$work/captured" "$2" "docs/pictures/$1.svg"
   echo "pictures: docs/pictures/$1.svg, $(wc -c <"docs/pictures/$1.svg") bytes"
 }
@@ -75,7 +75,7 @@ printf 'set -g status off\n' >"$work/tmux.conf"
 # A shell, so that what weir says when it ends can be read.
 env -u NO_COLOR -u LC_ALL -u TMUX LANG=C.UTF-8 PS1='$ ' ENV= PATH="$bin:$PATH" \
   ip netns exec "$node" \
-  tmux -u -L "$terminal" -f "$work/tmux.conf" new-session -d -x 120 -y 36 sh
+  tmux -u -S "$terminal" -f "$work/tmux.conf" new-session -d -x 120 -y 36 sh
 in_node() { ip netns exec "$node" "$@"; }
 
 # A weir with an API, and a screen attached to it.
@@ -109,21 +109,23 @@ take filter 'weir top: a filter while it is typed'
 key Escape
 until_shown not 'filter: '
 
-# By port; one group, one connection of it, and all that is known of that.
+# By port; the connections of the second group, and all that is known of the first of them.
 key g
+until_shown 'destination.port,'
 key Left
 key Home
+key Down
 key Enter
 until_shown ', only '
 key Enter
 until_shown 'Details'
 sleep 8
-take details 'weir top: one group, one connection'
+take details 'weir top: a group, its connections, one of them in detail'
 
 # A small terminal, and a weir that was killed.
 key Enter
 key c
-tmux -L "$terminal" resize-window -x 80 -y 24
+tmux -S "$terminal" resize-window -x 80 -y 24
 until_shown not 'Details'
 kill -KILL "$weir"
 wait "$weir" 2>/dev/null || true

@@ -6,6 +6,7 @@
 //! would have summed to.
 
 use std::ops::Range;
+use std::time::{Duration, Instant};
 
 use weir_flow::Field;
 use weir_store::{Cell, FlowQuery, FlowStore, Measure, Order, StoreError, Table};
@@ -19,6 +20,9 @@ const FIRST_STEPS: u64 = 6;
 
 /// A slice that brings less than a page divided by this is followed by one this much longer.
 const GROWTH: u64 = 4;
+
+/// How long finding one page may take: somebody waits, and others want to ask, too.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// The most rows of one step among which the last row of the page before is looked for.
 const MAX_ROWS_OF_STEP: usize = 100_000;
@@ -48,7 +52,13 @@ pub(super) fn page(
     question: &FlowsQuestion,
 ) -> Result<FlowsPage, AnswerError> {
     let mut reading = Reading::begin(store, question)?;
+    let deadline = Instant::now() + PATIENCE;
     while reading.wants_more() {
+        if Instant::now() > deadline {
+            return Err(AnswerError::Busy(
+                "finding the flows of this page took too long: ask for a shorter range".to_owned(),
+            ));
+        }
         reading.read_slice()?;
     }
     Ok(reading.finish())
@@ -163,7 +173,8 @@ impl<'a> Reading<'a> {
             self.step_seconds = step_seconds;
             return Ok(());
         }
-        let few = wanted / usize::try_from(GROWTH).unwrap_or(usize::MAX);
+        // At least one, or a small page would look through an empty past step by step.
+        let few = (wanted / usize::try_from(GROWTH).unwrap_or(usize::MAX)).max(1);
         if table.rows.len() < few {
             self.slice_steps = self.slice_steps.saturating_mul(GROWTH);
         }

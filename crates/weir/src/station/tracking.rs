@@ -55,7 +55,7 @@ pub(super) fn prepare(activate: bool) -> anyhow::Result<(Tracking, Option<Instal
     if !left_over && matches!(tracking.probe()?, Probe::Untracked) {
         say("warning: conntrack is idle here: no firewall rule uses it, so nothing is tracked and \
              nothing can be counted.\n  To activate it with one rule in a table of its own, removed \
-             on exit: --activate-conntrack");
+             on exit: weir up --activate-conntrack");
     }
     Ok((tracking, None))
 }

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use crate::machine::Machine;
 
 /// How long anything may take to appear: the machine may be busy with other tests.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A shell in a terminal, on a machine. Gone when dropped, with what runs in it.
 pub(crate) struct Terminal {
-    name: String,
+    /// Where its server listens.
+    socket: String,
 }
 
 impl Terminal {
@@ -25,9 +26,10 @@ impl Terminal {
     ) -> Self {
         let settings = machine.path("tmux.conf");
         fs::write(&settings, "set -g status off\n").unwrap();
-        let this = Self { name: machine.space.clone() };
+        let this = Self { socket: machine.path("tmux").display().to_string() };
         let (width, height) = (width.to_string(), height.to_string());
-        let words = ["-u", "-L", &this.name, "-f", settings.to_str().unwrap(), "new-session", "-d"];
+        let words =
+            ["-u", "-S", &this.socket, "-f", settings.to_str().unwrap(), "new-session", "-d"];
         let mut command = machine.command("tmux", &words);
         command.args(["-x", &width, "-y", &height, "sh"]);
         // What the shell has is what tmux has, and tmux keeps to itself where it runs.
@@ -119,7 +121,7 @@ impl Terminal {
 
     fn tmux(&self, words: &[&str]) -> String {
         let mut command = Command::new("tmux");
-        let output = command.args(["-u", "-L", &self.name]).args(words).output().unwrap();
+        let output = command.args(["-u", "-S", &self.socket]).args(words).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "tmux {words:?}: {said}");
         String::from_utf8(output.stdout).unwrap()
@@ -128,7 +130,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        drop(Command::new("tmux").args(["-L", &self.name, "kill-server"]).status());
+        drop(Command::new("tmux").args(["-S", &self.socket, "kill-server"]).status());
     }
 }
 

@@ -28,8 +28,7 @@ fn totals_are_those_of_the_store_and_of_the_kernel() {
 
     let directory = near.data().display().to_string();
     let table = ask(near, &[&directory, "top", "--by", "source.name,destination.name"]);
-    let groups: Vec<Vec<&str>> = table.lines().skip(1).map(cells).collect();
-    let groups: Vec<_> = groups.into_iter().filter(|row| row.len() > 4).collect();
+    let groups: Vec<_> = table.lines().skip(1).map(cells).filter(|row| row.len() > 4).collect();
     // Three IPv4 destinations and one IPv6; more where the program was not known at first.
     assert!(groups.len() >= 4, "{table}");
     terminal.wait(&format!("the totals of\n{table}"), |screen| {
