@@ -334,7 +334,11 @@ fn decode_record(
     let shape = reader.u8()?;
     let has = |bit: u8| shape & bit != 0;
     let flags = RecordFlags(narrow(reader.varint()?, "flags")?);
-    let state = if has_states { ConnectionState::from_code(reader.u8()?) } else { ConnectionState::UNKNOWN };
+    let state = if has_states {
+        ConnectionState::from_code(reader.u8()?)
+    } else {
+        ConnectionState::UNKNOWN
+    };
     let connection = reader.u64()?;
     let protocol = Protocol(reader.u8()?);
     let zone = if has(shape::ZONE) { narrow(reader.varint()?, "zone")? } else { 0 };

@@ -10,8 +10,8 @@ use weir_flow::frame::{
 use weir_flow::journal::{decode_last_words, encode_last_word};
 use weir_flow::ledger::Clock;
 use weir_flow::{
-    BatchId, BootTime, ConnectionState, Counters, Digest, Epoch, FlowRecord, Protocol, RecordFlags, Sample, Status,
-    TcpState, Totals, Tuple, WallTime,
+    BatchId, BootTime, ConnectionState, Counters, Digest, Epoch, FlowRecord, Protocol, RecordFlags,
+    Sample, Status, TcpState, Totals, Tuple, WallTime,
 };
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -63,25 +63,28 @@ fn record() -> impl Strategy<Value = FlowRecord> {
     let end = || (address(), any::<u16>());
     let other = || proptest::option::of(end());
     let zone = prop_oneof![Just(0), any::<u16>()];
-    let names = (any::<u64>(), zone, any::<u8>(), any::<(u16, u8)>(), proptest::option::of(number()));
+    let names =
+        (any::<u64>(), zone, any::<u8>(), any::<(u16, u8)>(), proptest::option::of(number()));
     (names, (end(), end(), other(), other()), interval(), growth()).prop_map(
-        |((connection, zone, protocol, (flags, state), start), ends, interval, (from, to))| FlowRecord {
-            connection,
-            zone,
-            protocol: Protocol(protocol),
-            source: ends.0.0,
-            source_port: ends.0.1,
-            destination: ends.1.0,
-            destination_port: ends.1.1,
-            service: ends.2,
-            translated_source: ends.3,
-            start: start.map(WallTime),
-            interval_from: interval.0,
-            interval_to: interval.1,
-            from,
-            to,
-            state: ConnectionState::from_code(state),
-            flags: RecordFlags(flags),
+        |((connection, zone, protocol, (flags, state), start), ends, interval, (from, to))| {
+            FlowRecord {
+                connection,
+                zone,
+                protocol: Protocol(protocol),
+                source: ends.0.0,
+                source_port: ends.0.1,
+                destination: ends.1.0,
+                destination_port: ends.1.1,
+                service: ends.2,
+                translated_source: ends.3,
+                start: start.map(WallTime),
+                interval_from: interval.0,
+                interval_to: interval.1,
+                from,
+                to,
+                state: ConnectionState::from_code(state),
+                flags: RecordFlags(flags),
+            }
         },
     )
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::live::Live;
 use weir_flow::attribution::attribute;
 use weir_flow::batch::Gap;
 use weir_flow::fold::Folder;
@@ -11,7 +12,6 @@ use weir_flow::frame::{Batch, Header, Note};
 use weir_flow::ingest::{Answer, Decision, Ingest as Decisions};
 use weir_flow::time::SECOND;
 use weir_flow::{BatchId, Digest, Directory, Epoch, Folded, WallTime};
-use crate::live::Live;
 use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
 
 /// A batch may lie this far in the future; what lies further is moved back to now, and counted.
@@ -183,8 +183,7 @@ impl<D: Directory> Ingest<D> {
 
     fn fold(&mut self, batch: &Batch<'_>, offset: i64) -> Result<Folded, String> {
         let node = self.nodes.get(&batch.header.id.epoch).unwrap_or(&self.node);
-        let mut live =
-            self.live.as_deref().and_then(|live| live.take(node, &batch.header, offset));
+        let mut live = self.live.as_deref().and_then(|live| live.take(node, &batch.header, offset));
         for record in batch.records() {
             match record {
                 Ok(record) => {

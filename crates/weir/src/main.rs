@@ -8,11 +8,11 @@ mod location;
 mod query;
 mod remote;
 mod render;
-mod top;
-mod unprivileged;
 mod say;
 mod signals;
 mod station;
+mod top;
+mod unprivileged;
 mod up;
 
 use std::io::{self, Write as _};

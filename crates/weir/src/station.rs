@@ -119,13 +119,17 @@ impl Station {
         facts.keep_fresh(stopping);
         let live = Arc::new(Live::default());
         let shared = || Arc::clone(&store) as Arc<dyn FlowStore>;
-        let query =
-            Arc::new(Query::new(shared(), Arc::clone(&live), board, Arc::new(clock::wall)));
+        let query = Arc::new(Query::new(shared(), Arc::clone(&live), board, Arc::new(clock::wall)));
         let ingest = Ingest::new(host_name(), shared(), facts.clone())
             .context("read what the store has committed")?
             .with_live(live);
-        let delivery =
-            InProcess::new(ingest, shared(), Arc::clone(&query), Arc::clone(status.ingest()));
+        let delivery = InProcess::new(
+            ingest,
+            shared(),
+            Arc::clone(&query),
+            facts.clone(),
+            Arc::clone(status.ingest()),
+        );
         let machine = Machine::new(Surroundings {
             facts,
             tracking,

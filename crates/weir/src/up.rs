@@ -24,8 +24,7 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
     say::log();
     pages::keep_small();
     let stopping = signals::stop()?;
-    let attended =
-        !config.plain && io::stdin().is_terminal() && io::stdout().is_terminal();
+    let attended = !config.plain && io::stdin().is_terminal() && io::stdout().is_terminal();
     let door = Door::of(&config.conntrack);
     if door == Door::Netlink && !capability::net_admin()? {
         if attended {

@@ -43,11 +43,7 @@ pub(super) struct Books {
 }
 
 impl Books {
-    pub(super) fn new(
-        mut ledger: Ledger,
-        sealer: Sealer,
-        recovered: Vec<(Sample, Clock)>,
-    ) -> Self {
+    pub(super) fn new(mut ledger: Ledger, sealer: Sealer, recovered: Vec<(Sample, Clock)>) -> Self {
         // Whoever shows live connections knows none yet.
         ledger.announce();
         let (clock, tick) = (Clock::default(), Tick::default());

@@ -139,10 +139,7 @@ fn floor_char_boundary(text: &str, position: usize) -> usize {
 }
 
 /// The candidate nearest to what was written, if any is near enough to be what was meant.
-pub fn nearest(
-    written: &str,
-    candidates: impl Iterator<Item: AsRef<str>>,
-) -> Option<String> {
+pub fn nearest(written: &str, candidates: impl Iterator<Item: AsRef<str>>) -> Option<String> {
     let written: String = written.chars().take(64).flat_map(char::to_lowercase).collect();
     let allowed = (written.chars().count() / 3).clamp(1, 4);
     candidates

@@ -12,9 +12,11 @@ pub struct Connections {
     pub at: Option<String>,
     /// Time between the newest reading and the one before it.
     pub interval_seconds: Option<f64>,
-    /// Connections that are known, whatever was asked for.
+    /// Connections that live, whatever was asked for.
     pub known: u64,
-    /// Connections that match.
+    /// Connections that ended a moment ago and are still shown, whatever was asked for.
+    pub ended: u64,
+    /// Connections that match, ended ones included.
     pub matching: u64,
     /// Connections that could not be held because there were too many, since the start.
     pub left_out: u64,

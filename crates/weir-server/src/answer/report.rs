@@ -139,11 +139,8 @@ impl Report {
             .iter()
             .map(|name| Column::parse(name).ok_or_else(|| format!("unknown column {name:?}")))
             .collect::<Result<Vec<_>, _>>()?;
-        let rows = parts
-            .rows
-            .iter()
-            .map(|row| from_row(&columns, row))
-            .collect::<Result<Vec<_>, _>>()?;
+        let rows =
+            parts.rows.iter().map(|row| from_row(&columns, row)).collect::<Result<Vec<_>, _>>()?;
         let time = |text: &str| {
             moment::parse_rfc3339(text).ok_or_else(|| format!("{text:?} is not an RFC 3339 time"))
         };
@@ -179,7 +176,11 @@ impl Doubt {
     fn sum(self, column: Column, sum: u64) -> Cell {
         match column {
             Column::Measure(measure) if self.has_uncounted && is_traffic(measure) => {
-                if sum == 0 { Cell::Unknown } else { Cell::AtLeast(sum) }
+                if sum == 0 {
+                    Cell::Unknown
+                } else {
+                    Cell::AtLeast(sum)
+                }
             }
             _ => Cell::Number(sum),
         }
@@ -212,8 +213,9 @@ fn from_row(columns: &[Column], row: &Map<String, Value>) -> Result<Vec<Cell>, S
     let text = |column: Column| row.get(&column.name()).and_then(Value::as_str);
     let uncounted = Column::Measure(Measure::ConnectionsUncounted);
     let sum = row.get(&uncounted.name()).and_then(Value::as_u64).unwrap_or(0);
-    let is_icmp = text(Column::Field(Field::Protocol))
-        .is_some_and(|name| [Protocol::ICMP, Protocol::ICMPV6].iter().any(|p| p.to_string() == name));
+    let is_icmp = text(Column::Field(Field::Protocol)).is_some_and(|name| {
+        [Protocol::ICMP, Protocol::ICMPV6].iter().any(|p| p.to_string() == name)
+    });
     let doubt = Doubt { has_uncounted: sum > 0, is_icmp };
     columns
         .iter()

@@ -22,7 +22,8 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
         })
     };
     let mut bytes_per_second = 0.0;
-    let mut chosen: Vec<Chosen<'_>> = Vec::new();
+    let mut matching = 0;
+    let mut first = First::new(*sort, offset.saturating_add(*limit));
     for (key, live) in &table.connections {
         let node = &table.nodes[live.node];
         if !(in_node(live) && in_state(live) && matches(filter, live, node)) {
@@ -30,21 +31,26 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
         }
         let rate = live.rate(node, now);
         bytes_per_second += rate.map_or(0.0, |[sent, received]| sent + received);
-        chosen.push(Chosen { key: *key, live, node, rate, name: 0 });
+        matching += 1;
+        first.put(Chosen { key: *key, live, node, rate, name: 0 });
     }
-    let matching = u64::try_from(chosen.len()).unwrap_or(u64::MAX);
-    let rows = cut(&mut chosen, *sort, *offset, *limit);
-    let connections = rows.iter().map(|chosen| chosen.row(now)).collect();
+    let rows = first.in_order();
+    let connections = rows.iter().skip(*offset).map(|chosen| chosen.row(now)).collect();
     let newest = newest(table);
     Connections {
         at: newest.map(|node| moment::rfc3339_millis(node.tick)),
         interval_seconds: newest.and_then(Node::interval_seconds),
-        known: u64::try_from(table.connections.len()).unwrap_or(u64::MAX),
+        known: count(table.connections.len().saturating_sub(table.ended())),
+        ended: count(table.ended()),
         matching,
         left_out: table.left_out,
         bytes_per_second,
         connections,
     }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
 }
 
 /// The node that was heard of last.
@@ -65,6 +71,7 @@ pub(super) fn matches(filter: &Filter, live: &Live, node: &Node) -> bool {
         })
 }
 
+#[derive(Clone, Copy)]
 struct Chosen<'a> {
     key: Key,
     live: &'a Live,
@@ -74,28 +81,63 @@ struct Chosen<'a> {
     name: u32,
 }
 
-/// The rows from `offset` on, at most `limit`, in order. Only those are sorted.
-fn cut<'a, 'b>(
-    chosen: &'a mut [Chosen<'b>],
+/// Those that come first, of all that are put in.
+struct First<'a> {
     sort: ConnectionSort,
-    offset: usize,
-    limit: usize,
-) -> &'a [Chosen<'b>] {
-    let end = offset.saturating_add(limit).min(chosen.len());
-    if offset >= end {
-        return &[];
+    /// How many are wanted.
+    wanted: usize,
+    /// How many are kept until those that are too many are thrown away.
+    room: usize,
+    kept: Vec<Chosen<'a>>,
+    /// Whoever comes behind this one is none of the first.
+    last: Option<Chosen<'a>>,
+}
+
+impl<'a> First<'a> {
+    /// Throwing away is worth it for more than a few.
+    const ROOM_MIN: usize = 1_024;
+
+    fn new(sort: ConnectionSort, wanted: usize) -> Self {
+        // Names are compared by their places among all names, which are known at the end.
+        let is_by_name = matches!(sort, ConnectionSort::Source | ConnectionSort::Destination);
+        let room =
+            if is_by_name { usize::MAX } else { wanted.saturating_mul(2).max(Self::ROOM_MIN) };
+        Self { sort, wanted, room, kept: Vec::new(), last: None }
     }
-    match sort {
-        ConnectionSort::Source => rank_by_name(chosen, |live| &live.ends.source),
-        ConnectionSort::Destination => rank_by_name(chosen, |live| &live.ends.destination),
-        _ => {}
+
+    fn put(&mut self, one: Chosen<'a>) {
+        let is_behind = |last| compare(self.sort, &one, last).is_gt();
+        if self.wanted == 0 || self.last.as_ref().is_some_and(is_behind) {
+            return;
+        }
+        self.kept.push(one);
+        if self.kept.len() >= self.room {
+            self.cut();
+            self.last = self.kept.last().copied();
+        }
     }
-    let order = |one: &Chosen<'_>, other: &Chosen<'_>| compare(sort, one, other);
-    if end < chosen.len() {
-        chosen.select_nth_unstable_by(end, order);
+
+    /// Throws away what is too many. The last one of the others stands last.
+    fn cut(&mut self) {
+        if self.wanted < self.kept.len() {
+            let order = |one: &Chosen<'_>, other: &Chosen<'_>| compare(self.sort, one, other);
+            self.kept.select_nth_unstable_by(self.wanted.saturating_sub(1), order);
+            self.kept.truncate(self.wanted);
+        }
     }
-    chosen[..end].sort_unstable_by(order);
-    &chosen[offset..end]
+
+    fn in_order(mut self) -> Vec<Chosen<'a>> {
+        match self.sort {
+            ConnectionSort::Source => rank_by_name(&mut self.kept, |live| &live.ends.source),
+            ConnectionSort::Destination => {
+                rank_by_name(&mut self.kept, |live| &live.ends.destination);
+            }
+            _ => {}
+        }
+        self.cut();
+        self.kept.sort_unstable_by(|one, other| compare(self.sort, one, other));
+        self.kept
+    }
 }
 
 /// Gives each the place of its end's name, then address, among all names.

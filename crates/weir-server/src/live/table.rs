@@ -159,6 +159,11 @@ impl Table {
         Some(place)
     }
 
+    /// Connections that ended and are still there.
+    pub(super) fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
     pub(super) fn forget(&mut self, key: Key) {
         self.connections.remove(&key);
     }
@@ -174,7 +179,10 @@ impl Table {
         let Node { tick, tick_before, .. } = self.nodes[place];
         let at = record.interval_to.to_wall(offset);
         let has = |flag| record.flags.has(flag);
-        if self.connections.len() >= self.limit && !self.connections.contains_key(&key) && !self.make_room() {
+        if self.connections.len() >= self.limit
+            && !self.connections.contains_key(&key)
+            && !self.make_room()
+        {
             self.left_out += 1;
             return;
         }

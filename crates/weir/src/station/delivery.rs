@@ -14,6 +14,7 @@ pub(super) struct InProcess {
     ingest: Ingest<SharedDirectory>,
     store: Arc<dyn FlowStore>,
     query: Arc<Query>,
+    facts: SharedDirectory,
     since_prune: u32,
     /// Where the status finds what ingest did.
     counts: Arc<Mutex<IngestCounts>>,
@@ -27,14 +28,16 @@ impl InProcess {
         ingest: Ingest<SharedDirectory>,
         store: Arc<dyn FlowStore>,
         query: Arc<Query>,
+        facts: SharedDirectory,
         counts: Arc<Mutex<IngestCounts>>,
     ) -> Self {
-        Self { ingest, store, query, since_prune: 0, counts }
+        Self { ingest, store, query, facts, since_prune: 0, counts }
     }
 }
 
 impl Deliver for InProcess {
     fn deliver(&mut self, frame: &[u8]) -> Answer {
+        self.facts.freshen();
         let now = clock::wall();
         let answer = self.ingest.accept(frame, now);
         self.query.store_changed();

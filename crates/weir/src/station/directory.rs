@@ -16,18 +16,29 @@ use weir_flow::{Directory, Endpoint, Protocol};
 
 /// How often sockets are looked at, at most.
 const REFRESH: Duration = Duration::from_secs(1);
+/// What was looked at this long ago is fresh enough for a batch.
+const MOMENT: Duration = Duration::from_millis(200);
 
 /// This machine's endpoints, for every thread.
 #[derive(Clone)]
 pub(super) struct SharedDirectory {
     local: Arc<Mutex<LocalDirectory>>,
     kernel_is_liberal: bool,
+    looked: Arc<Mutex<Looked>>,
+}
+
+/// When sockets were looked at last, and how long that took.
+#[derive(Clone, Copy, Debug, Default)]
+struct Looked {
+    at: Option<Instant>,
+    cost: Duration,
 }
 
 impl SharedDirectory {
     pub(super) fn new(host: &str) -> Self {
         let kernel_is_liberal = sysctl::Settings::read().tcp_be_liberal == Some(true);
-        Self { local: Arc::new(Mutex::new(LocalDirectory::new(host))), kernel_is_liberal }
+        let local = Arc::new(Mutex::new(LocalDirectory::new(host)));
+        Self { local, kernel_is_liberal, looked: Arc::default() }
     }
 
     /// Looks at sockets again and again, so that short-lived ones are known when their flows
@@ -37,11 +48,24 @@ impl SharedDirectory {
         thread::spawn(move || {
             while !stopping.load(Ordering::Acquire) {
                 let begun = Instant::now();
-                shared.refresh();
+                shared.freshen();
                 let cost = begun.elapsed();
                 thread::sleep(REFRESH.max(cost * 100).min(Duration::from_secs(30)));
             }
         });
+    }
+
+    /// Looks once more before the ends of a batch are named, unless that was done a moment ago or
+    /// costs too much: a connection that was opened since would bear its host's name only.
+    pub(super) fn freshen(&self) {
+        let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        let Looked { at, cost } = *looked;
+        if at.is_some_and(|at| at.elapsed() < MOMENT.max(cost * 50)) {
+            return;
+        }
+        let begun = Instant::now();
+        self.refresh();
+        *looked = Looked { at: Some(Instant::now()), cost: begun.elapsed() };
     }
 
     /// What the reader may ask at every record without waiting for a refresh.

@@ -72,7 +72,9 @@ fn netlink() -> anyhow::Result<Box<dyn FlowSource + Send>> {
         source.receive_buffer_bytes() / 1024
     ));
     if source.receive_buffer_bytes() < Events::RECEIVE_BUFFER_BYTES {
-        say("the kernel granted a smaller event buffer than asked for: bursts may be lost (counted)");
+        say(
+            "the kernel granted a smaller event buffer than asked for: bursts may be lost (counted)",
+        );
     }
     Ok(Box::new(source))
 }
@@ -116,7 +118,10 @@ mod tests {
         keep(Door::Text(None)).unwrap();
         keep(Door::Text(Some("other".into()))).unwrap();
         let error = keep(Door::Netlink).unwrap_err();
-        assert!(error.contains("was filled from procfs") && error.contains("--data-dir"), "{error}");
+        assert!(
+            error.contains("was filled from procfs") && error.contains("--data-dir"),
+            "{error}"
+        );
     }
 
     #[test]

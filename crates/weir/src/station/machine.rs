@@ -13,8 +13,8 @@ use weir_flow::WallTime;
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::connection::Listeners;
 
-use super::directory::{ReaderView, SharedDirectory};
 use super::Watcher;
+use super::directory::{ReaderView, SharedDirectory};
 use super::status_file::StatusFile;
 use crate::say::say;
 

@@ -53,9 +53,11 @@ pub(super) fn prepare(activate: bool) -> anyhow::Result<(Tracking, Option<Instal
         return Ok((tracking, Some(installed)));
     }
     if !left_over && matches!(tracking.probe()?, Probe::Untracked) {
-        say("warning: conntrack is idle here: no firewall rule uses it, so nothing is tracked and \
+        say(
+            "warning: conntrack is idle here: no firewall rule uses it, so nothing is tracked and \
              nothing can be counted.\n  To activate it with one rule in a table of its own, removed \
-             on exit: weir up --activate-conntrack");
+             on exit: weir up --activate-conntrack",
+        );
     }
     Ok((tracking, None))
 }

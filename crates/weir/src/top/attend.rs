@@ -185,7 +185,10 @@ fn running_here() -> Option<(Remote, String)> {
     let said = data_dir::choose(usual_dir).ok().and_then(|path| api_of(&path).ok().flatten());
     let usual = BaseUrl::parse(USUAL_API).ok();
     let now = moment::now_seconds();
-    said.into_iter().chain(usual).map(remote).find(|(remote, _)| remote.status(now..now + 1).is_ok())
+    said.into_iter()
+        .chain(usual)
+        .map(remote)
+        .find(|(remote, _)| remote.status(now..now + 1).is_ok())
 }
 
 /// Where the weir of a data directory answers.

@@ -129,9 +129,7 @@ impl Pen {
             limit: Some(ROWS),
         };
         match self.store.query(&query) {
-            Ok(table) => {
-                render::write_table(&Report::from_table(&table), self.style, out)
-            }
+            Ok(table) => render::write_table(&Report::from_table(&table), self.style, out),
             Err(error) => writeln!(out, "{}", self.style.warning(error)),
         }
     }

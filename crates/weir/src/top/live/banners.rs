@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use weir_server::answer::{NodeStatus, State, Status};
 
-use super::app::App;
+use super::app::{App, node_name};
 use super::text::{count, length, shown, whole};
 
 /// Coverage below this is worth a line.
@@ -41,10 +41,10 @@ pub(super) fn banners(app: &App) -> Vec<String> {
         let retry = trouble.retry_at.saturating_sub(app.now).as_secs_f64().ceil();
         let since = app.now.saturating_sub(trouble.since).as_secs_f64();
         lines.push(format!(
-            "weir does not answer since {}: {}; retrying ({} s)",
+            "weir does not answer since {}, retrying ({} s): {}",
             length(Some(since)),
-            shown(&trouble.why),
             whole(retry),
+            shown(&trouble.why),
         ));
     }
     for (part, why) in &app.refused {
@@ -57,7 +57,9 @@ pub(super) fn banners(app: &App) -> Vec<String> {
             } else {
                 String::new()
             };
-            let found = of_node(node, app.losses.is_recent(app.now));
+            let rates = app.nodes.iter().find(|row| node_name(row) == node.node);
+            let uncounted = rates.map_or(0, |row| row.connections_uncounted);
+            let found = of_node(node, uncounted, app.losses.is_recent(app.now));
             lines.extend(found.into_iter().map(|line| format!("{place}{line}")));
         }
         lines.extend(gaps(status, app.since_seconds));
@@ -65,7 +67,7 @@ pub(super) fn banners(app: &App) -> Vec<String> {
     lines
 }
 
-fn of_node(node: &NodeStatus, lost_lately: bool) -> Vec<String> {
+fn of_node(node: &NodeStatus, uncounted: u64, lost_lately: bool) -> Vec<String> {
     let mut lines = Vec::new();
     if matches!(node.state, State::Stalled | State::Stopped) {
         let silent =
@@ -104,10 +106,10 @@ fn of_node(node: &NodeStatus, lost_lately: bool) -> Vec<String> {
         ));
     }
     // With accounting off this is said already.
-    if node.accounting != Some(false) && node.uncounted_entries > 0 {
+    if node.accounting != Some(false) && uncounted > 0 {
         lines.push(format!(
-            "{} connections began before accounting was on: their bytes are unknown until they end",
-            count(node.uncounted_entries)
+            "{} connections began while accounting was off: their bytes are unknown",
+            count(uncounted)
         ));
     }
     if let Some(limits) = &node.source_limits {

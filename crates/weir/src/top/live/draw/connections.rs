@@ -39,7 +39,7 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
 }
 
 fn title(app: &App, theme: Theme) -> String {
-    let known = app.connections.as_ref().map_or(0, |found| found.known);
+    let known = app.connections.as_ref().map_or(0, |found| found.known + found.ended);
     let matching = app.connections.as_ref().map_or(0, |found| found.matching);
     let of = if matching == known { String::new() } else { format!(" of {}", count(known)) };
     let mut title = format!("Connections ({}{of}) by {}", count(matching), app.sort.name());

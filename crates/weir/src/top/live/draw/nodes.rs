@@ -19,7 +19,8 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
         let mark = if is_selected { theme.cursor() } else { " " };
         let name = shown(node_name(row));
         let only = if app.node.as_deref() == Some(node_name(row)) { "*" } else { "" };
-        let moves = rate(row.bytes_sent_per_second.zip(row.bytes_received_per_second).map(|(s, r)| s + r));
+        let moves =
+            rate(row.bytes_sent_per_second.zip(row.bytes_received_per_second).map(|(s, r)| s + r));
         let numbers = format!("({}) {moves}/s", count(row.connections));
         let room = width.saturating_sub(3 + numbers.len());
         let name = fit(&format!("{name}{only}"), room, Side::Left, theme.ellipsis());

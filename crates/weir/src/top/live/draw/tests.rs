@@ -203,6 +203,7 @@ fn connections() -> Connections {
         at: Some("2026-01-31T08:00:00Z".to_owned()),
         interval_seconds: Some(1.02),
         known: 12_345,
+        ended: 0,
         matching: 3,
         left_out: 0,
         bytes_per_second: 3_002_048.0,
@@ -323,7 +324,7 @@ fn what_is_wrong_comes_first() {
     app.fresh(Answer::Unreachable { why: "connection refused".to_owned(), retry_seconds: 4 });
     app.tick(Duration::from_secs(8));
     insta::assert_snapshot!(crate::top::live::banners::banners(&app).join("\n"), @r"
-    weir does not answer since 3s: connection refused; retrying (1 s)
+    weir does not answer since 3s, retrying (1 s): connection refused
     the agent is stalled for 1m30s; see `weir query status`
     accounting is off, bytes of connections are unknown: sudo sysctl -w net.netfilter.nf_conntrack_acct=1
     only 50 % was counted: a flowtable; nft delete it
