@@ -83,7 +83,10 @@ fn with_advice(error: anyhow::Error) -> anyhow::Error {
     if !is_denied {
         return error;
     }
-    error.context("this user may not read weir's data, ask as the user weir runs as (sudo)")
+    error.context(
+        "this user may not read weir's data, ask as the user weir runs as (sudo), or over its API: weir \
+         query http://127.0.0.1:8885",
+    )
 }
 
 fn top(args: TopQueryArgs, location: Location) -> anyhow::Result<()> {

@@ -1,7 +1,5 @@
 //! Readers: as many connections as there are paths, in a process of their own.
 
-#![expect(clippy::print_stdout, reason = "the asking process tells its figures to the other")]
-
 use std::io::{BufWriter, Write as _};
 use std::net::SocketAddr;
 use std::process::Command;

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use hashbrown::hash_map::EntryRef;
 use weir_flow::{Endpoint, EndpointField, Field, Side, WallTime};
 
 use super::numbers::Numbers;
@@ -36,7 +35,7 @@ enum Place {
 pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> Rates {
     let mut values: Vec<Numbers<Place, Option<String>>> =
         question.by.iter().map(|_| Numbers::default()).collect();
-    let mut groups: HashMap<Vec<u32>, Sum> = HashMap::new();
+    let mut groups = Groups::new(question.by.len());
     let mut key = Vec::with_capacity(question.by.len());
     let mut more = false;
     for live in table.connections.values() {
@@ -48,13 +47,9 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
         key.extend(question.by.iter().zip(&mut values).map(|(field, values)| {
             values.number(place(*field, live), || value(*field, live, node))
         }));
-        let full = groups.len() >= GROUPS_MAX;
-        let sum = match groups.entry_ref(key.as_slice()) {
-            EntryRef::Vacant(_) if full => {
-                more = true;
-                continue;
-            }
-            entry => entry.or_default(),
+        let Some(sum) = groups.sum(&key) else {
+            more = true;
+            continue;
         };
         sum.connections += u64::from(live.ended.is_none());
         sum.uncounted += u64::from(live.totals.is_none() && live.ended.is_none());
@@ -63,9 +58,9 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
             sum.rate = Some([sent + rate[0], received + rate[1]]);
         }
     }
+    let mut groups = groups.sums;
     more |= groups.len() > question.limit;
     let (texts, ranks): (Vec<_>, Vec<_>) = values.into_iter().map(Numbers::sorted).unzip();
-    let mut groups: Vec<_> = groups.into_iter().collect();
     for (key, _) in &mut groups {
         key.iter_mut().zip(&ranks).for_each(|(number, ranks)| *number = ranks[*number as usize]);
     }
@@ -80,6 +75,37 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
         interval_seconds: newest.and_then(Node::interval_seconds),
         rates: groups.iter().map(|(key, sum)| row(&question.by, key, &texts, sum)).collect(),
         more,
+    }
+}
+
+/// Sums by keys of numbers.
+struct Groups {
+    /// What two parts of a key make together: for each part but the first, by what the parts before
+    /// it make. Pairs of numbers are found sooner than keys.
+    pairs: Vec<HashMap<(u32, u32), u32>>,
+    /// By what all parts make together, which is counted up from 0.
+    sums: Vec<(Vec<u32>, Sum)>,
+}
+
+impl Groups {
+    fn new(parts: usize) -> Self {
+        let pairs = vec![HashMap::new(); parts.saturating_sub(1)];
+        Self { pairs, sums: Vec::new() }
+    }
+
+    /// The sum of a key; `None` where there are too many.
+    fn sum(&mut self, key: &[u32]) -> Option<&mut Sum> {
+        let mut parts = key.iter().copied();
+        let first = parts.next().unwrap_or_default();
+        let whole = parts.zip(&mut self.pairs).fold(first, |before, (part, pairs)| {
+            let next = u32::try_from(pairs.len()).unwrap_or(u32::MAX);
+            *pairs.entry((before, part)).or_insert(next)
+        });
+        let place = usize::try_from(whole).ok()?;
+        if place == self.sums.len() && place < GROUPS_MAX {
+            self.sums.push((key.to_vec(), Sum::default()));
+        }
+        self.sums.get_mut(place).map(|(_, sum)| sum)
     }
 }
 

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// Two looks at the screen are this far apart at least.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(5);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The terminal; it ends with this.
 pub(crate) struct Screen {
