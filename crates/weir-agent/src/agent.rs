@@ -93,6 +93,8 @@ pub struct Agent<S> {
     journal_fails: bool,
     /// The open frame still holds last words that are sealed.
     journal_lags: bool,
+    /// Batches dropped so far.
+    dropped: u64,
 }
 
 /// An agent that was away.
@@ -144,6 +146,7 @@ impl<S: FlowSource> Agent<S> {
             started: wall,
             journal_fails: false,
             journal_lags: false,
+            dropped: 0,
         }
     }
 
@@ -330,6 +333,11 @@ impl<S: FlowSource> Agent<S> {
         let gaps = environment.tick_begins();
         self.pending_gaps.extend(gaps);
         self.pending_gaps.append(&mut self.spool.frames().take_gaps());
+        let dropped = self.spool.frames().load().dropped;
+        if std::mem::replace(&mut self.dropped, dropped) < dropped {
+            // Whoever shows live connections has missed some.
+            self.books.announce();
+        }
         let clock = clock::now();
         let was_baseline = self.books.is_baseline();
         let complete = self.dump(clock, environment);

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::live::Live;
+use crate::live::{Live, TakingBatch};
 use weir_flow::attribution::attribute;
-use weir_flow::batch::Gap;
+use weir_flow::batch::{Gap, GapReason};
 use weir_flow::fold::Folder;
 use weir_flow::frame::{Batch, Header, Note};
 use weir_flow::ingest::{Answer, Decision, Ingest as Decisions};
@@ -200,12 +200,27 @@ impl<D: Directory> Ingest<D> {
                 }
             }
         }
-        for note in batch.notes() {
-            if let (Ok(Note::Forget(connection)), Some(live)) = (note, &mut live) {
-                live.forget(connection);
-            }
+        if let Some(live) = &mut live {
+            batch.notes().flatten().for_each(|note| show(live, &note));
         }
         Ok(self.folder.finish())
+    }
+}
+
+/// What a note means for the live connections.
+fn show(live: &mut TakingBatch<'_>, note: &Note) {
+    match note {
+        Note::Forget(connection) => live.forget(*connection),
+        // Health is counted per tick, and so stands in a tick's last batch.
+        Note::Health(..) => live.finish_tick(),
+        Note::Gap(gap) => match gap.reason {
+            GapReason::SpoolFull | GapReason::SpoolDamaged | GapReason::Refused => live.missing(),
+            GapReason::AgentDown
+            | GapReason::EventsLost
+            | GapReason::EndedUnseen
+            | GapReason::TrackingOff
+            | GapReason::SpoolTooOld => {}
+        },
     }
 }
 

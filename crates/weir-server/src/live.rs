@@ -2,11 +2,12 @@
 //!
 //! Fed by ingest with every new batch's attributed records. Counters are absolute and batches come
 //! in order, so a record tells all there is to know of its connection. A *tick* is one reading of a
-//! node's kernel; all batches it was cut into bear the same time. What a connection moved in the
+//! node's kernel; all batches it was cut into bear the same time, and it is shown when the last was taken. What a connection moved in the
 //! newest tick, over the time measured, is its rate; one that the newest tick does not tell of
 //! moved nothing.
 
 mod group;
+mod node;
 mod numbers;
 mod page;
 mod table;
@@ -94,6 +95,16 @@ impl TakingBatch<'_> {
     /// A connection that left unseen.
     pub fn forget(&mut self, connection: u64) {
         self.table.forget((self.epoch, connection));
+    }
+
+    /// Batches of the node are missing: some of its connections may have ended in them.
+    pub fn missing(&mut self) {
+        self.table.clear(self.node);
+    }
+
+    /// This was the last batch of its tick: from now on the tick is shown.
+    pub fn finish_tick(&mut self) {
+        self.table.finish(self.node);
     }
 }
 

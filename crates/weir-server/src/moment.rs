@@ -58,6 +58,14 @@ impl Moment {
         Ok(Self::Ago(duration(text)?))
     }
 
+    /// Where a range that ends then ends, not included: the second that runs now belongs to it.
+    pub fn end(self, now_seconds: u64) -> u64 {
+        match self {
+            Self::Ago(Duration::ZERO) => now_seconds + 1,
+            other => other.seconds(now_seconds),
+        }
+    }
+
     /// Seconds since 1970, given what time it is.
     pub fn seconds(self, now_seconds: u64) -> u64 {
         match self {
@@ -199,6 +207,13 @@ mod tests {
         ] {
             assert_eq!(Moment::parse(text).unwrap().seconds(now), seconds, "{text}");
         }
+    }
+
+    #[test]
+    fn a_range_until_now_holds_the_second_that_runs() {
+        assert_eq!(Moment::parse("now").unwrap().end(100), 101);
+        assert_eq!(Moment::parse("10s").unwrap().end(100), 90);
+        assert_eq!(Moment::At(7).end(100), 7);
     }
 
     #[test]

@@ -43,9 +43,9 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Up(args) => {
             let config = config::resolve(*args)?.config;
             config.warnings().iter().for_each(|warning| warn(warning));
-            up::run(config)
+            up::run(&config)
         }
-        Command::Top(args) => top::run(args),
+        Command::Top(args) => top::run(&args),
         Command::Query(args) => query::run(args),
         Command::Config(ConfigArgs { action: ConfigAction::Check(args) }) => {
             let resolved = config::resolve(*args)?;

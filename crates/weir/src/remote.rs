@@ -42,14 +42,21 @@ pub(crate) struct Remote {
 impl Remote {
     /// Asks nothing yet.
     pub(crate) fn new(base: BaseUrl) -> Self {
+        Self::within(base, ANSWER)
+    }
+
+    /// The same, for somebody who has no more time for an answer than this.
+    pub(crate) fn within(base: BaseUrl, patience: Duration) -> Self {
         let mut config = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .max_response_header_size(MAX_HEADER_BYTES)
             .timeout_connect(Some(CONNECT))
-            .timeout_global(Some(ANSWER))
+            .timeout_global(Some(patience))
             .user_agent(concat!("weir/", env!("CARGO_PKG_VERSION")))
+            // weir closes connections that were idle for ten seconds.
+            .max_idle_age(Duration::from_secs(5))
             .accept("application/json");
         if base.is_loopback() {
             // Nobody means a proxy's loopback.
@@ -179,7 +186,9 @@ impl Remote {
 impl Answers for Remote {
     fn status(&self, range: Range<u64>) -> Result<Status, AnswerError> {
         let mut asked = Asked::default();
-        asked.with("since", &moment::rfc3339(range.start));
+        if !asked.until_now(&range) {
+            asked.with("since", &moment::rfc3339(range.start));
+        }
         self.get("status", &asked)
     }
 
@@ -262,7 +271,20 @@ impl Asked {
     }
 
     fn range(&mut self, range: &Range<u64>) -> &mut Self {
+        if self.until_now(range) {
+            return self;
+        }
         self.with("since", &moment::rfc3339(range.start)).with("until", &moment::rfc3339(range.end))
+    }
+
+    /// A range that ends now ends now by the other side's clock, whatever ours says.
+    fn until_now(&mut self, range: &Range<u64>) -> bool {
+        let now = moment::now_seconds();
+        let is_now = range.end.abs_diff(now) <= 2 && range.start < now;
+        if is_now {
+            self.with("since", &format!("{}s", now - range.start));
+        }
+        is_now
     }
 
     fn by(&mut self, fields: &[Field]) -> &mut Self {

@@ -68,7 +68,7 @@ pub(crate) struct Station {
 
 impl Station {
     /// Opens everything; nothing is read yet. `stopping` ends what runs beside.
-    pub(crate) fn open(plan: Plan, stopping: &Arc<AtomicBool>) -> anyhow::Result<Self> {
+    pub(crate) fn open(plan: &Plan, stopping: &Arc<AtomicBool>) -> anyhow::Result<Self> {
         let options = Options { retention: plan.retention, limits: Limits::default() };
         let store = Arc::new(SqliteStore::open(&plan.data_dir, options)?);
         let board = Arc::new(Board::new(Some(plan.data_dir.display().to_string())));
@@ -83,7 +83,7 @@ impl Station {
     }
 
     fn open_beside(
-        plan: Plan,
+        plan: &Plan,
         store: Arc<SqliteStore>,
         board: Arc<Board>,
         status: &StatusFile,
@@ -95,7 +95,7 @@ impl Station {
         } else if by_netlink {
             tracking::check_sysctls("with --set-sysctls (weir up: without --no-set-sysctls)");
         }
-        door::keep_to_one(&plan.door, &plan.data_dir)?;
+        door::check(&plan.door, &plan.data_dir)?;
         // Listening before anything else: even the packet that probes tracking is heard to end.
         let source = door::open(&plan.door)?;
         // Text and sockets need no permission, and so cannot ask for tracking.
@@ -111,6 +111,7 @@ impl Station {
         let spool_dir = plan.data_dir.join("spool");
         let (spool, recovered) =
             Spool::open(&spool_dir, boot, clock::wall(), SpoolLimits::default())?;
+        door::keep(&plan.door, &plan.data_dir)?;
         match recovered.last_sealed {
             None => say("new spool: what passed before now is the baseline and is not billed"),
             Some(_) => say("spool found: continuing where the last run ended"),
@@ -138,7 +139,7 @@ impl Station {
             spool: spool_dir,
             status: status.clone(),
         })?;
-        let Plan { interval, cpu_budget, .. } = plan;
+        let Plan { interval, cpu_budget, .. } = *plan;
         let config = AgentConfig { interval, cpu_budget, ..AgentConfig::default() };
         Ok(Self {
             agent: Agent::new(config, source, spool, recovered),
@@ -165,6 +166,11 @@ impl Station {
     pub(crate) fn set_api(&mut self, url: String) {
         self.status.write_state(State::Starting, Some(&url));
         self.machine.set_api(url);
+    }
+
+    /// Says that it will not run after all.
+    pub(crate) fn give_up(&self) {
+        self.status.write_state(State::Stopped, None);
     }
 
     /// Reads, until `stopping`; then takes a last look and delivers what it can.

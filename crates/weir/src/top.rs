@@ -31,7 +31,7 @@ use crate::{say as speech, signals};
 pub(crate) const SPAN: Duration = Duration::from_secs(1);
 
 /// Shows live connections: on a screen until somebody quits, or once.
-pub(crate) fn run(args: TopArgs) -> anyhow::Result<()> {
+pub(crate) fn run(args: &TopArgs) -> anyhow::Result<()> {
     if args.once {
         return once(args);
     }
@@ -46,8 +46,8 @@ pub(crate) fn run(args: TopArgs) -> anyhow::Result<()> {
 }
 
 /// Prints one view of the live connections.
-fn once(args: TopArgs) -> anyhow::Result<()> {
-    let TopArgs { limit, output, .. } = args;
+fn once(args: &TopArgs) -> anyhow::Result<()> {
+    let TopArgs { limit, ref output, .. } = *args;
     let view = read((limit > 0).then_some(limit))?;
     say(&view);
     Ok(render::to_stdout(|out, style| view.write(output.output, style, out))?)

@@ -20,7 +20,7 @@ use crate::top::{attend, live};
 use crate::unprivileged;
 
 /// Runs until a signal, or whoever watches, ends it.
-pub(crate) fn run(config: Config) -> anyhow::Result<()> {
+pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     say::log();
     pages::keep_small();
     let stopping = signals::stop()?;
@@ -43,8 +43,8 @@ pub(crate) fn run(config: Config) -> anyhow::Result<()> {
         activate_conntrack: config.activate_conntrack,
         set_sysctls: !config.no_set_sysctls,
     };
-    let mut station = Station::open(plan, &stopping)?;
-    let running = listen(&config, &mut station)?;
+    let mut station = Station::open(&plan, &stopping)?;
+    let running = listen(config, &mut station).inspect_err(|_| station.give_up())?;
     if attended {
         let options = live::Options::here(config.interval);
         attend::watch(station, options, &stopping)?;

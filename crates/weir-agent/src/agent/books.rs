@@ -50,6 +50,11 @@ impl Books {
         Self { ledger, sealer, clock, tick, recovered, words: Vec::new() }
     }
 
+    /// With the next whole dump, tells of every connection.
+    pub(super) fn announce(&mut self) {
+        self.ledger.announce();
+    }
+
     pub(super) fn is_baseline(&self) -> bool {
         self.ledger.is_baseline()
     }

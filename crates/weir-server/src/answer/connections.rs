@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 pub struct Connections {
     /// When the newest reading was taken, RFC 3339; absent before the first.
     pub at: Option<String>,
-    /// Time between the newest reading and the one before it.
+    /// Time between the newest reading and the one before it; absent where nothing is measured now.
     pub interval_seconds: Option<f64>,
     /// Connections that live, whatever was asked for.
     pub known: u64,
@@ -18,10 +18,10 @@ pub struct Connections {
     pub ended: u64,
     /// Connections that match, ended ones included.
     pub matching: u64,
-    /// Connections that could not be held because there were too many, since the start.
+    /// Connections of the newest reading that could not be held because there were too many.
     pub left_out: u64,
-    /// Rates of all that match, both directions, per second.
-    pub bytes_per_second: f64,
+    /// Rates of all that match, both directions; absent: nothing was measured.
+    pub bytes_per_second: Option<f64>,
     /// The rows asked for, in the order asked for.
     pub connections: Vec<ConnectionRow>,
 }
@@ -36,7 +36,7 @@ pub struct ConnectionRow {
     /// `tcp`, `udp`, `icmp`, …
     pub protocol: String,
     /// The kernel's state (`ESTABLISHED`, …), for datagrams `unreplied`, `replied` or `assured`;
-    /// `ended` once it is over; absent where nobody knows.
+    /// `ended` once it is over; absent where nobody knows, as with connections that nobody counts.
     pub state: Option<String>,
     /// Who opened.
     pub source: End,
@@ -54,8 +54,8 @@ pub struct ConnectionRow {
     pub start: Option<String>,
     /// How long ago that was, or how long it lived; absent where the kernel does not say.
     pub age_seconds: Option<f64>,
-    /// How long ago it last moved anything.
-    pub idle_seconds: f64,
+    /// How long ago it last moved anything; absent: it was not seen to.
+    pub idle_seconds: Option<f64>,
     /// Since the connection began, source to destination; absent: nobody counted.
     pub bytes_sent: Option<u64>,
     /// Since the connection began, destination to source; absent: nobody counted.
@@ -166,7 +166,7 @@ impl ConnectionSort {
 pub struct Rates {
     /// When the newest reading was taken, RFC 3339; absent before the first.
     pub at: Option<String>,
-    /// Time between the newest reading and the one before it.
+    /// Time between the newest reading and the one before it; absent where nothing is measured now.
     pub interval_seconds: Option<f64>,
     /// The sums.
     pub rates: Vec<RateRow>,

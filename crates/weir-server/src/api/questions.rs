@@ -103,7 +103,7 @@ pub(super) fn states() -> Vec<&'static str> {
 fn range(given: &Given, now: u64) -> Result<Range<u64>, Problem> {
     let seconds = |moment: Moment| moment.seconds(now);
     let since = given.value("since", moment)?.map_or(now, seconds);
-    let until = given.value("until", moment)?.map_or(now, seconds);
+    let until = given.value("until", moment)?.map_or(now + 1, |moment| moment.end(now));
     let Range { start, end } = non_empty(since..until)?;
     let end = end.checked_next_multiple_of(WINDOW_SECONDS).unwrap_or(u64::MAX);
     Ok(start - start % WINDOW_SECONDS..end)

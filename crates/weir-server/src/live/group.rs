@@ -7,9 +7,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use weir_flow::{Endpoint, EndpointField, Field, Side, WallTime};
 
+use super::node::Node;
 use super::numbers::Numbers;
 use super::page::{matches, newest};
-use super::table::{Live, Node, Table};
+use super::table::{Live, Table};
 use crate::answer::{RateRow, Rates, RatesQuestion};
 use crate::moment;
 
@@ -71,8 +72,8 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
     groups.sort_unstable_by(busiest_first);
     let newest = newest(table);
     Rates {
-        at: newest.map(|node| moment::rfc3339_millis(node.tick)),
-        interval_seconds: newest.and_then(Node::interval_seconds),
+        at: newest.and_then(Node::read_at).map(moment::rfc3339_millis),
+        interval_seconds: newest.and_then(|node| node.interval_seconds(now)),
         rates: groups.iter().map(|(key, sum)| row(&question.by, key, &texts, sum)).collect(),
         more,
     }

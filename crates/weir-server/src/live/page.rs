@@ -7,8 +7,9 @@ use std::sync::Arc;
 use weir_flow::filter::FlowView;
 use weir_flow::{Endpoint, Filter, Totals, WallTime, port};
 
+use super::node::Node;
 use super::numbers::Numbers;
-use super::table::{Key, Live, Node, Table, seconds};
+use super::table::{Key, Live, Table, seconds};
 use crate::answer::{ConnectionRow, ConnectionSort, Connections, ConnectionsQuestion, End};
 use crate::moment;
 
@@ -21,7 +22,7 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
             live.state().is_some_and(|state| state.eq_ignore_ascii_case(wanted))
         })
     };
-    let mut bytes_per_second = 0.0;
+    let mut bytes_per_second: Option<f64> = None;
     let mut matching = 0;
     let mut first = First::new(*sort, offset.saturating_add(*limit));
     for (key, live) in &table.connections {
@@ -30,7 +31,9 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
             continue;
         }
         let rate = live.rate(node, now);
-        bytes_per_second += rate.map_or(0.0, |[sent, received]| sent + received);
+        if let Some([sent, received]) = rate {
+            bytes_per_second = Some(bytes_per_second.unwrap_or(0.0) + sent + received);
+        }
         matching += 1;
         first.put(Chosen { key: *key, live, node, rate, name: 0 });
     }
@@ -38,12 +41,12 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
     let connections = rows.iter().skip(*offset).map(|chosen| chosen.row(now)).collect();
     let newest = newest(table);
     Connections {
-        at: newest.map(|node| moment::rfc3339_millis(node.tick)),
-        interval_seconds: newest.and_then(Node::interval_seconds),
+        at: newest.and_then(Node::read_at).map(moment::rfc3339_millis),
+        interval_seconds: newest.and_then(|node| node.interval_seconds(now)),
         known: count(table.connections.len().saturating_sub(table.ended())),
         ended: count(table.ended()),
         matching,
-        left_out: table.left_out,
+        left_out: table.left_out(),
         bytes_per_second,
         connections,
     }
@@ -55,7 +58,7 @@ fn count(number: usize) -> u64 {
 
 /// The node that was heard of last.
 pub(super) fn newest(table: &Table) -> Option<&Node> {
-    table.nodes.iter().max_by_key(|node| node.tick).filter(|node| node.tick.0 > 0)
+    table.nodes.iter().filter(|node| node.read_at().is_some()).max_by_key(|node| node.read_at())
 }
 
 pub(super) fn matches(filter: &Filter, live: &Live, node: &Node) -> bool {
@@ -219,7 +222,7 @@ impl Chosen<'_> {
             class: live.ends.class.to_string(),
             start: live.start.map(moment::rfc3339_millis),
             age_seconds: live.start.map(|start| seconds(until.0.saturating_sub(start.0))),
-            idle_seconds: seconds(now.0.saturating_sub(live.moved_at.0)),
+            idle_seconds: live.moved_at.map(|at| seconds(now.0.saturating_sub(at.0))),
             bytes_sent: live.totals.map(|totals| totals.sent.bytes),
             bytes_received: live.totals.map(|totals| totals.received.bytes),
             packets_sent: live.totals.map(|totals| totals.sent.packets),

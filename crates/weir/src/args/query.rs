@@ -205,7 +205,7 @@ pub(crate) struct Selection {
 impl Selection {
     /// Seconds since 1970, half-open, never empty.
     pub(crate) fn range(&self, now_seconds: u64) -> Result<Range<u64>, UsageError> {
-        let range = self.since.seconds(now_seconds)..self.until.seconds(now_seconds);
+        let range = self.since.seconds(now_seconds)..self.until.end(now_seconds);
         if range.is_empty() {
             return Err(UsageError(format!(
                 "nothing lies between --since ({}) and --until ({}): --since must be earlier",

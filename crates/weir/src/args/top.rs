@@ -5,7 +5,7 @@ use std::time::Duration;
 use weir_flow::Field;
 
 use super::Output;
-use super::value::{Conntrack, conntrack, duration, field};
+use super::value::{Conntrack, conntrack, duration, field, interval};
 
 pub(super) const EXAMPLES: &str = "\
 Examples:
@@ -49,7 +49,7 @@ pub(crate) struct TopArgs {
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub(crate) since: Duration,
     /// Time between two looks.
-    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", default_value = "2s", value_parser = interval)]
     pub(crate) interval: Duration,
     /// By which door connections come where no weir runs: netlink; or their text form in /proc,
     /// where auto finds it or in a file.

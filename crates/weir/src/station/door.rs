@@ -83,28 +83,41 @@ fn limits(source: &dyn FlowSource) -> &'static str {
     source.limits().unwrap_or("it sees all")
 }
 
-/// Two doors name one connection differently: what both had counted would stand twice. So a data
-/// directory keeps to the door it was filled by first.
-pub(super) fn keep_to_one(door: &Door, data_dir: &Path) -> anyhow::Result<()> {
-    let file = data_dir.join(FILE);
-    let filled_by = match fs::read_to_string(&file) {
-        Ok(text) => Some(text.trim().to_owned()),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            data_dir.join("spool").exists().then(|| Door::Netlink.name().to_owned())
-        }
-        Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
-    };
-    match filled_by {
+/// Refuses a data directory that was filled by another door: two doors name one connection
+/// differently, and what both had counted would stand twice.
+pub(super) fn check(door: &Door, data_dir: &Path) -> anyhow::Result<()> {
+    match filled_by(data_dir)? {
         Some(name) if name != door.name() => bail!(
             "{} was filled from {name}, and connections read from {} would be counted twice in it; \
              choose another with --data-dir",
             data_dir.display(),
             door.name()
         ),
-        Some(_) if file.exists() => Ok(()),
-        _ => fs::write(&file, format!("{}\n", door.name()))
-            .with_context(|| format!("write {}", file.display())),
+        _ => Ok(()),
     }
+}
+
+/// Remembers the door that a data directory is filled by from now on.
+pub(super) fn keep(door: &Door, data_dir: &Path) -> anyhow::Result<()> {
+    let (file, temporary) = (data_dir.join(FILE), data_dir.join("source.tmp"));
+    fs::write(&temporary, format!("{}\n", door.name()))
+        .and_then(|()| fs::rename(&temporary, &file))
+        .with_context(|| format!("write {}", file.display()))
+}
+
+/// The name of the door a data directory was filled by; `None` where nothing was read into it yet.
+fn filled_by(data_dir: &Path) -> anyhow::Result<Option<String>> {
+    if !data_dir.join("spool").exists() {
+        return Ok(None);
+    }
+    let file = data_dir.join(FILE);
+    let name = match fs::read_to_string(&file) {
+        Ok(text) => text.trim().to_owned(),
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) => return Err(error).with_context(|| format!("read {}", file.display())),
+    };
+    // From before there was a choice.
+    Ok(Some(if name.is_empty() { Door::Netlink.name().to_owned() } else { name }))
 }
 
 #[cfg(test)]
@@ -114,10 +127,14 @@ mod tests {
     #[test]
     fn a_data_directory_keeps_to_the_door_it_was_filled_by() {
         let directory = tempfile::tempdir().unwrap();
-        let keep = |door: Door| keep_to_one(&door, directory.path()).map_err(|e| format!("{e:#}"));
-        keep(Door::Text(None)).unwrap();
-        keep(Door::Text(Some("other".into()))).unwrap();
-        let error = keep(Door::Netlink).unwrap_err();
+        let check = |door: Door| check(&door, directory.path()).map_err(|e| format!("{e:#}"));
+        // Nothing was read into it: any door will do, and none is remembered by asking.
+        check(Door::Text(None)).unwrap();
+        check(Door::Netlink).unwrap();
+        fs::create_dir(directory.path().join("spool")).unwrap();
+        keep(&Door::Text(None), directory.path()).unwrap();
+        check(Door::Text(Some("other".into()))).unwrap();
+        let error = check(Door::Netlink).unwrap_err();
         assert!(
             error.contains("was filled from procfs") && error.contains("--data-dir"),
             "{error}"
@@ -128,8 +145,9 @@ mod tests {
     fn one_from_before_there_was_a_choice_was_filled_by_netlink() {
         let directory = tempfile::tempdir().unwrap();
         fs::create_dir(directory.path().join("spool")).unwrap();
-        assert!(keep_to_one(&Door::Text(None), directory.path()).is_err());
-        keep_to_one(&Door::Netlink, directory.path()).unwrap();
-        assert!(keep_to_one(&Door::Sockets, directory.path()).is_err());
+        assert!(check(&Door::Text(None), directory.path()).is_err());
+        check(&Door::Netlink, directory.path()).unwrap();
+        keep(&Door::Netlink, directory.path()).unwrap();
+        assert!(check(&Door::Sockets, directory.path()).is_err());
     }
 }

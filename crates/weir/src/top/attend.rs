@@ -1,7 +1,8 @@
 //! A screen over a pipeline of this process, and finding one that runs already.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,21 +12,23 @@ use std::time::Duration;
 use anyhow::Context as _;
 use tempfile::TempDir;
 use weir_conntrack::capability;
-use weir_server::Answers;
 use weir_server::answer::{NodeStatus, State};
 use weir_server::moment;
-use weir_store::Retention;
+use weir_server::{AnswerError, Answers};
+use weir_store::{Retention, SqliteStore};
 
 use super::live;
 use crate::args::{TopArgs, UsageError};
 use crate::data_dir;
 use crate::location::{BaseUrl, Location};
 use crate::remote::Remote;
-use crate::say;
+use crate::say::{self, say};
 use crate::station::{Door, Plan, Station};
 
 /// Where `weir up` answers unless told otherwise.
 const USUAL_API: &str = "http://127.0.0.1:8885";
+/// How long it may take to find out whether a weir answers.
+const PROBE: Duration = Duration::from_secs(2);
 /// CPU time for reading that somebody who watches is worth, as a share of one core.
 const CPU_BUDGET: f64 = 0.04;
 /// Nothing is kept longer than a screen shows.
@@ -56,6 +59,7 @@ pub(crate) fn watch(
     let shown = live::show(query, options, stopping, messages);
     drop(to_screen);
     stopping.store(true, Ordering::Release);
+    say("stopping: one last look, and what was read goes to the store");
     let read = reader.join().unwrap_or_else(|_panic| {
         Err(anyhow::anyhow!("the reader panicked; what it had read is in the spool"))
     });
@@ -84,7 +88,7 @@ impl Watch {
 }
 
 /// `weir top`: attaches to a weir that runs, else reads by itself and keeps nothing.
-pub(super) fn run(args: TopArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
+pub(super) fn run(args: &TopArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<()> {
     if let Err(error) = live::check_filter(&args.filter) {
         let shown = error.render(&args.filter);
         return Err(UsageError(format!("invalid value for '--filter <FILTER>'\n{shown}")).into());
@@ -93,7 +97,7 @@ pub(super) fn run(args: TopArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<(
     options.filter.clone_from(&args.filter);
     options.by.clone_from(&args.by);
     options.since = args.since;
-    if let Some((remote, place)) = whom(&args)? {
+    if let Some((remote, place)) = whom(args)? {
         options.place = place;
         let messages = live::Messages::default();
         let _to_screen = say::to_screen(messages.clone());
@@ -103,7 +107,7 @@ pub(super) fn run(args: TopArgs, stopping: &Arc<AtomicBool>) -> anyhow::Result<(
         Door::Netlink if !capability::net_admin()? => Door::Sockets,
         door => door,
     };
-    let TopArgs { interval, activate_conntrack, set_sysctls, .. } = args;
+    let TopArgs { interval, activate_conntrack, set_sysctls, .. } = *args;
     let watch = Watch { options, interval, activate_conntrack, set_sysctls };
     passing(door, &watch, stopping)
 }
@@ -120,7 +124,7 @@ fn passing(door: Door, watch: &Watch, stopping: &Arc<AtomicBool>) -> anyhow::Res
         activate_conntrack: watch.activate_conntrack,
         set_sysctls: watch.set_sysctls,
     };
-    let station = Station::open(plan, stopping)?;
+    let station = Station::open(&plan, stopping)?;
     self::watch(station, watch.options.clone(), stopping)
 }
 
@@ -131,9 +135,16 @@ impl Passing {
     fn make() -> anyhow::Result<Self> {
         let usual = std::env::temp_dir();
         let places = [Path::new(MEMORY), &usual];
-        places.iter().for_each(|place| sweep(place));
+        for place in places {
+            sweep(place);
+        }
         let prefix = format!("{PREFIX}{}-", std::process::id());
-        let make = |place: &&Path| tempfile::Builder::new().prefix(&prefix).tempdir_in(place);
+        let make = |place: &&Path| {
+            tempfile::Builder::new()
+                .prefix(&prefix)
+                .permissions(Permissions::from_mode(0o700))
+                .tempdir_in(place)
+        };
         match make(&places[0]).or_else(|_| make(&places[1])) {
             Ok(directory) => Ok(Self(directory)),
             Err(error) => {
@@ -148,11 +159,12 @@ fn sweep(place: &Path) {
     let Ok(entries) = fs::read_dir(place) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split('-').next());
-        let is_gone = |pid: &str| {
-            pid.bytes().all(|byte| byte.is_ascii_digit()) && !Path::new("/proc").join(pid).exists()
-        };
-        if pid.is_some_and(is_gone) {
+        let is_ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX));
+        let age = entry.metadata().and_then(|about| about.modified()).map(|at| at.elapsed());
+        // One that is being made has no lock yet.
+        let is_old = age.is_ok_and(|age| age.is_ok_and(|age| age > Duration::from_mins(1)));
+        // Whoever still uses it holds its lock, in whatever container that is.
+        if is_ours && is_old && matches!(SqliteStore::writer_of(entry.path()), Ok(None)) {
             // Somebody else's cannot be removed, and is not ours to complain about.
             drop(fs::remove_dir_all(entry.path()));
         }
@@ -185,10 +197,13 @@ fn running_here() -> Option<(Remote, String)> {
     let said = data_dir::choose(usual_dir).ok().and_then(|path| api_of(&path).ok().flatten());
     let usual = BaseUrl::parse(USUAL_API).ok();
     let now = moment::now_seconds();
-    said.into_iter()
-        .chain(usual)
-        .map(remote)
-        .find(|(remote, _)| remote.status(now..now + 1).is_ok())
+    said.into_iter().chain(usual).find(|url| answers(url, now)).map(remote)
+}
+
+/// True where a weir answers, if only that it is busy.
+fn answers(url: &BaseUrl, now: u64) -> bool {
+    let asked = Remote::within(url.clone(), PROBE).status(now..now + 1);
+    matches!(asked, Ok(_) | Err(AnswerError::Busy(_)))
 }
 
 /// Where the weir of a data directory answers.
@@ -201,7 +216,8 @@ fn api_of(data_dir: &Path) -> anyhow::Result<Option<BaseUrl>> {
     };
     let status: NodeStatus =
         serde_json::from_str(&text).with_context(|| format!("read {}", file.display()))?;
-    if status.state == State::Stopped {
+    // One that was killed said last that it runs, and somebody else may answer there by now.
+    if status.state == State::Stopped || SqliteStore::writer_of(data_dir)?.is_none() {
         return Ok(None);
     }
     Ok(status.api.and_then(|url| BaseUrl::parse(&url).ok()))

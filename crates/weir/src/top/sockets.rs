@@ -15,7 +15,7 @@ use super::{Lacking, program};
 #[derive(Debug)]
 pub(crate) struct Sockets {
     directory: LocalDirectory,
-    sockets: TcpSockets,
+    list: TcpSockets,
     read_at: BootTime,
     /// Bytes sent and received by each socket, by cookie.
     previous: HashMap<u64, (u64, u64)>,
@@ -26,7 +26,7 @@ impl Sockets {
     pub(crate) fn open(directory: LocalDirectory) -> anyhow::Result<Self> {
         let mut sockets = Self {
             directory,
-            sockets: TcpSockets::default(),
+            list: TcpSockets::default(),
             read_at: BootTime(0),
             previous: HashMap::new(),
         };
@@ -67,7 +67,7 @@ impl Sockets {
     fn list(&mut self) -> anyhow::Result<Vec<SocketUse>> {
         self.directory.refresh(clock::wall()).context("list this machine's sockets")?;
         let read_at = clock::now().now;
-        let used = self.sockets.list().context("list this machine's TCP sockets")?;
+        let used = self.list.list().context("list this machine's TCP sockets")?;
         self.read_at = read_at;
         self.previous = used
             .iter()

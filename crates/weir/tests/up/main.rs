@@ -190,5 +190,4 @@ fn a_full_disk_is_said_and_outlived() {
     until("it recovers", || machine.node()["delivery_waits"].is_null());
     up.stop();
     assert_eq!(machine.stored(), machine.counted_by_the_kernel(), "{}", machine.status());
-    std::thread::sleep(Duration::ZERO);
 }

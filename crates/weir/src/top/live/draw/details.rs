@@ -58,7 +58,7 @@ fn connection(row: &ConnectionRow, width: usize, theme: Theme, lines: &mut Vec<S
     let state = row.state.as_deref().map_or_else(|| "?".to_owned(), shown);
     add("state", format!("{} {state}, {}", shown(&row.protocol), shown(&row.class)));
     let start = row.start.as_deref().map_or_else(|| "start unknown".to_owned(), shown);
-    let idle = length(Some(row.idle_seconds));
+    let idle = length(row.idle_seconds);
     add("age", format!("{} ({start}), idle {idle}", length(row.age_seconds)));
     let packets = |packets: Option<u64>| packets.map_or_else(|| "?".to_owned(), count);
     add("sent", format!("{} in {} packets", total(row.bytes_sent), packets(row.packets_sent)));

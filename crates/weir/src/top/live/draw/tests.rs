@@ -169,7 +169,7 @@ fn connections() -> Connections {
         class: "intra_vpc".to_owned(),
         start: Some("2026-01-31T07:00:00Z".to_owned()),
         age_seconds: Some(3_600.0),
-        idle_seconds: 0.4,
+        idle_seconds: Some(0.4),
         bytes_sent: Some(70_000),
         bytes_received: Some(5_000_000_000),
         packets_sent: Some(900),
@@ -206,7 +206,7 @@ fn connections() -> Connections {
         ended: 0,
         matching: 3,
         left_out: 0,
-        bytes_per_second: 3_002_048.0,
+        bytes_per_second: Some(3_002_048.0),
         connections: vec![busy, uncounted, still],
     }
 }
