@@ -8,7 +8,6 @@ mod machine;
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
 
 use self::machine::{Machine, Up, until};
 
