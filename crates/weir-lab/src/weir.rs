@@ -137,7 +137,7 @@ impl Weir {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(self.trouble("did not say `\"state\":\"reading\"` within 10 s"));
+                return Err(self.trouble("did not say that it is reading within 10 s"));
             }
             thread::sleep(Duration::from_millis(100));
         }

@@ -131,7 +131,7 @@ case \"$1 $2\" in
     trap 'exit 0' TERM
     while :; do sleep 0.05; done ;;
 \"query top\") echo '{\"columns\": [], \"rows\": []}' ;;
-\"query status\") echo '{\"state\": \"reading\", \"gaps\": []}' ;;
+\"query status\") echo '{\"nodes\": [{\"state\": \"reading\"}], \"gaps\": []}' ;;
 esac
 ";
 
