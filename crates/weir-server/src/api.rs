@@ -1,6 +1,6 @@
 //! The HTTP API: questions as URLs, answers as JSON.
 //!
-//! A request passes, in this order: the limits of its connection ([`serve`]), the names weir
+//! A request passes, in this order: the limits of its connection (`serve`), the names weir
 //! answers for (`guard`), its query parameters (`parameters`, `questions`), the cache of answers
 //! (`cache`), the gate that lets few questions at the store at once (`gate`), and [`Answers`].
 
