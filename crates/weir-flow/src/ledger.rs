@@ -15,6 +15,7 @@
 //! unknown entry with that key is old news. Counters are absolute, so a new life that is silenced
 //! so is billed in full one dump later.
 
+mod announce;
 mod billing;
 mod index;
 mod replay;
@@ -186,13 +187,6 @@ impl Ledger {
         self.baseline.is_some()
     }
 
-    /// Tells, with the next whole dump, also of connections to which nothing happened
-    /// ([`RecordFlags::PRESENT`]): somebody begins to listen. Only between ticks.
-    pub fn announce(&mut self) {
-        debug_assert_eq!(self.phase, Phase::Idle, "a dump is announced whole");
-        self.announcing = true;
-    }
-
     /// Every connection in the table, for a checkpoint. Only between ticks.
     pub fn slots(&self) -> impl Iterator<Item = &Slot> {
         debug_assert_eq!(self.phase, Phase::Idle, "a checkpoint is taken between ticks");
@@ -338,25 +332,6 @@ impl Ledger {
         }
         slot.totals = totals;
         slot
-    }
-
-    /// Says that a connection is there, nothing else.
-    #[cold]
-    fn tell(
-        &self,
-        key: u64,
-        flags: SlotFlags,
-        sample: &Sample,
-        totals: Totals,
-        out: &mut dyn Surroundings,
-    ) {
-        // An end that waits to be settled tells more.
-        if flags.has(SlotFlags::SHADOW) || self.finals.contains_key(&key) {
-            return;
-        }
-        let now = (self.clock.now, self.clock.now);
-        let record = billing::record(key, sample, flags, (totals, totals), now);
-        out.record(&FlowRecord { flags: record.flags.with(RecordFlags::PRESENT), ..record });
     }
 
     /// From where to bill: from the last word, unless the counters went backwards on the same
