@@ -1,6 +1,7 @@
 # weir's verbs. Everything a check does, it does through these, here and in CI alike.
 #
 #   make run     build weir and watch this machine's own connections
+#   make demo    weir on a small cluster made of network namespaces, with traffic (root)
 #   make test    everything that must hold: format, spelling, lints, tests, documentation
 #   make fmt     format the code
 #   make bench   measure (BENCH=conntrack, ledger, store, api or top picks one group)
@@ -11,7 +12,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run build need test fmt fmt-check spelling lint unit doc bench fuzz pictures clean
+.PHONY: help run demo build need test fmt fmt-check spelling lint unit doc bench fuzz pictures clean
 
 ARGS ?=
 BENCH ?=
@@ -51,6 +52,14 @@ run: build
 	fi; \
 	echo "make run: data in $$data; ask it: $$privilege $$weir query top"; \
 	exec $$privilege "$$weir" up --activate-conntrack --interval 2s --data-dir "$$data" $(ARGS)
+
+# Network namespaces belong to root; sudo lends them. Everything is removed at the end, and what a
+# crash leaves behind at the next start.
+demo:
+	@scripts/need.sh build
+	cargo build --release --locked -p weir -p weir-agent -p weir-lab
+	@if [ "$$(id -u)" = 0 ]; then privilege=""; else privilege="sudo"; fi; \
+	exec $$privilege "$(TARGET_DIR)/release/weir-lab" demo $(ARGS)
 
 test: need fmt-check spelling lint unit doc
 	@echo "make test: passed"

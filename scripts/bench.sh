@@ -3,12 +3,14 @@
 #   NAME VALUE UNIT target OP X ok|short
 set -euo pipefail
 
-declare -A crate=([conntrack]=weir-conntrack [ledger]=weir-agent [store]=weir-store [api]=weir-server
-  [top]=weir)
-groups=(conntrack ledger store api top)
+# The crates whose bench target has the group's name.
+declare -A crates=([conntrack]=weir-conntrack [ledger]=weir-agent [store]=weir-store [api]=weir-server
+  [top]=weir [attribution]=weir-flow [directory]="weir-flow weir-server"
+  [ingest]=weir-server)
+groups=(conntrack ledger store api top attribution directory ingest)
 
 if [ "$#" -gt 0 ]; then
-  if [ -z "${crate[$1]:-}" ]; then
+  if [ -z "${crates[$1]:-}" ]; then
     echo "bench: no group named $1; there are: ${groups[*]}" >&2
     exit 2
   fi
@@ -16,5 +18,7 @@ if [ "$#" -gt 0 ]; then
 fi
 for group in "${groups[@]}"; do
   echo "# $group"
-  cargo bench --quiet --locked -p "${crate[$group]}" --bench "$group"
+  for crate in ${crates[$group]}; do
+    cargo bench --quiet --locked -p "$crate" --bench "$group"
+  done
 done

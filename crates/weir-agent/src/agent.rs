@@ -18,7 +18,7 @@ use weir_flow::seal::{SealLimits, Sealer};
 use self::books::Books;
 use crate::coverage::Counted;
 use crate::pace::Pace;
-use crate::ship::{self, Deliver};
+use crate::ship::Carry;
 use crate::source::{FlowSource, Heard};
 use crate::spool::{self, Recovered, Spool, ToDisk};
 use crate::status::AgentStatus;
@@ -77,6 +77,8 @@ pub struct Agent<S> {
     source: S,
     spool: Spool,
     books: Books,
+    /// How much a batch may hold, unless the other side takes less.
+    seal: SealLimits,
     pace: Pace,
     status: Arc<Mutex<AgentStatus>>,
     queue: Option<Sender<ToDisk>>,
@@ -136,6 +138,7 @@ impl<S: FlowSource> Agent<S> {
             source,
             spool,
             books: Books::new(ledger, sealer, last_words),
+            seal: config.seal,
             status: Arc::default(),
             queue: None,
             resumed,
@@ -154,7 +157,7 @@ impl<S: FlowSource> Agent<S> {
     pub fn run(
         mut self,
         environment: &mut dyn Environment,
-        deliver: &mut dyn Deliver,
+        carrier: &mut dyn Carry,
         stopping: &AtomicBool,
     ) -> Result<(), AgentError> {
         let (to_disk, queue) = crossbeam_channel::bounded(QUEUE);
@@ -178,7 +181,7 @@ impl<S: FlowSource> Agent<S> {
             });
             let shipper = scope.spawn(|| {
                 let _done = SetOnDrop(&shipper_done);
-                ship::run(&frames, deliver, &writer_done)
+                carrier.carry(&frames, &writer_done)
             });
             let read = {
                 // However reading ends, the writer finishes its queue, and the shipper after it.
@@ -333,6 +336,12 @@ impl<S: FlowSource> Agent<S> {
         let gaps = environment.tick_begins();
         self.pending_gaps.extend(gaps);
         self.pending_gaps.append(&mut self.spool.frames().take_gaps());
+        if let Some(announced) = self.spool.frames().announced() {
+            self.books.set_limits(SealLimits {
+                records: self.seal.records.min(announced.records),
+                bytes: self.seal.bytes.min(announced.bytes),
+            });
+        }
         let dropped = self.spool.frames().load().dropped;
         if std::mem::replace(&mut self.dropped, dropped) < dropped {
             // Whoever shows live connections has missed some.

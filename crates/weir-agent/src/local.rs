@@ -10,6 +10,7 @@
 
 mod addresses;
 mod cgroup;
+mod listening;
 mod memory;
 mod process;
 mod sockets;
@@ -35,6 +36,7 @@ use memory::{Key, Memory, wildcard};
 use process::{Processes, Searched, effective_uid, sees_all};
 use sockets::DiagSocket;
 
+pub use listening::Listening;
 pub use tcp::{SocketUse, TcpConnection, TcpSockets};
 
 /// How long a socket, or an own address, is remembered after it is gone. Conntrack keeps a closed
@@ -57,7 +59,7 @@ const FAMILIES: [i32; 2] = [libc::AF_INET, libc::AF_INET6];
 /// of questions.
 #[derive(Debug)]
 pub struct LocalDirectory {
-    host: Box<str>,
+    host: Arc<str>,
     addresses: Addresses,
     cgroups: Cgroups,
     processes: Processes,
@@ -94,9 +96,9 @@ pub struct LocalCounts {
 /// Whose a socket is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 struct Owner {
-    unit: Option<Box<str>>,
-    container: Option<Box<str>>,
-    executable: Option<Box<str>>,
+    unit: Option<Arc<str>>,
+    container: Option<Arc<str>>,
+    executable: Option<Arc<str>>,
     unresolved: Option<Unresolved>,
 }
 

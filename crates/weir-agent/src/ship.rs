@@ -25,8 +25,22 @@ pub trait Deliver: Send {
     fn deliver(&mut self, frame: &[u8]) -> Answer;
 }
 
+/// Takes sealed batches to the server half.
+pub trait Carry: Send {
+    /// Carries batches until told to stop; then still those that are left, within a limit. What
+    /// stays undelivered stays in the spool.
+    fn carry(&mut self, frames: &Arc<Frames>, stopping: &AtomicBool) -> Result<(), AgentError>;
+}
+
+/// One batch at a time, in order.
+impl<D: Deliver> Carry for D {
+    fn carry(&mut self, frames: &Arc<Frames>, stopping: &AtomicBool) -> Result<(), AgentError> {
+        run(frames, self, stopping)
+    }
+}
+
 /// Delivers until told to stop; then still empties the spool, as long as answers come.
-pub(crate) fn run(
+fn run(
     frames: &Arc<Frames>,
     deliver: &mut dyn Deliver,
     stopping: &AtomicBool,
@@ -79,7 +93,7 @@ fn pause(time: Duration, stopping: &AtomicBool) {
     }
 }
 
-fn refuse(frames: &Frames, next: &Undelivered, reason: &str) -> Result<(), AgentError> {
+pub(crate) fn refuse(frames: &Frames, next: &Undelivered, reason: &str) -> Result<(), AgentError> {
     tracing::error!(sequence = next.sequence, reason, "batch refused; kept in quarantine");
     // One damaged since it was written: nobody can say how much it held.
     let gaps = Batch::decode(&next.frame)

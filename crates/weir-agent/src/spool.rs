@@ -4,7 +4,7 @@
 //! DIR/lock            held while an agent runs
 //! DIR/epoch           128 random bits, made with the directory and synced before first use
 //! DIR/checkpoint      the ledger after some batch; absent until the first dump was judged
-//! DIR/frames/N        sealed batches, by number
+//! DIR/frames/N        sealed batches, by number; N.done once answered
 //! DIR/open-G          last words read since the last seal, not synced
 //! DIR/quarantine/     what could not be delivered or read, kept for a human
 //! ```
@@ -13,17 +13,17 @@
 //! checkpoint has delivered nothing: it is begun again, with a new epoch.
 
 mod checkpoint;
+mod disk;
 mod frames;
 mod open_frame;
 mod writer;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read as _};
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::frame::{Batch, FrameError};
@@ -32,6 +32,7 @@ use weir_flow::ledger::{Clock, Ledger};
 use weir_flow::{BatchId, BootTime, Epoch, Sample, WallTime};
 
 pub(crate) use self::checkpoint::write as write_checkpoint;
+use self::disk::Room;
 pub(crate) use self::frames::gap_for;
 pub use self::frames::{Frames, Load, Undelivered};
 pub(crate) use self::open_frame::OpenFrame;
@@ -45,13 +46,35 @@ pub struct SpoolLimits {
     pub bytes: u64,
     /// Bytes of disk that must stay free; below it the oldest are dropped and declared.
     pub free_bytes: u64,
+    /// Percent of the disk that must stay free, as far as the spool can help it: what it needs to
+    /// keep going, [`SpoolLimits::MODEST_BYTES`], is not given up for it.
+    pub free_percent: u8,
     /// A spool whose last batch is older than this is set aside and begun anew.
     pub age: Duration,
 }
 
 impl Default for SpoolLimits {
     fn default() -> Self {
-        Self { bytes: 1 << 30, free_bytes: 64 << 20, age: Duration::from_hours(7 * 24) }
+        Self {
+            bytes: 1 << 30,
+            free_bytes: 64 << 20,
+            free_percent: 0,
+            age: Duration::from_hours(7 * 24),
+        }
+    }
+}
+
+impl SpoolLimits {
+    /// A spool of this size fills no disk: on one that others have filled, too, batches are held
+    /// for the moments until they are answered.
+    pub const MODEST_BYTES: u64 = 32 << 20;
+
+    /// True when a spool of this size holds too much for a disk with this room.
+    fn are_exceeded(&self, bytes: u64, Room { free, total }: Room) -> bool {
+        let share = u128::from(total) * u128::from(self.free_percent) / 100;
+        bytes > self.bytes
+            || free < self.free_bytes
+            || (u128::from(free) < share && bytes > Self::MODEST_BYTES)
     }
 }
 
@@ -60,6 +83,7 @@ impl Default for SpoolLimits {
 pub struct Spool {
     directory: PathBuf,
     epoch: Epoch,
+    epoch_born: WallTime,
     boot: u128,
     frames: Arc<Frames>,
     open: OpenFrame,
@@ -108,12 +132,19 @@ impl Spool {
         let frames = Arc::new(Frames::new(directory, known, limits, begun));
         let open = OpenFrame::new(directory)?;
         let directory = directory.to_owned();
-        Ok((Self { directory, epoch, boot, frames, open, _lock: lock }, recovered))
+        let epoch_born = born(&directory.join("epoch"))?;
+        let spool = Self { directory, epoch, epoch_born, boot, frames, open, _lock: lock };
+        Ok((spool, recovered))
     }
 
     /// The spool's epoch.
     pub fn epoch(&self) -> Epoch {
         self.epoch
+    }
+
+    /// When the epoch was made.
+    pub fn epoch_born(&self) -> WallTime {
+        self.epoch_born
     }
 
     /// The boot it was opened in.
@@ -183,7 +214,9 @@ fn set_aside(directory: &Path, old: &Opened, now: WallTime) -> Result<Gap, Agent
     let aside = directory.join(format!("expired-{}", old.epoch));
     make_directory(&aside)?;
     let mut records = 0;
-    for (_, path) in frames::list(directory)? {
+    for frames::FrameFile { path, .. } in
+        frames::list(directory)?.into_iter().filter(|file| !file.answered)
+    {
         let bytes = fs::read(&path).map_err(AgentError::spool("read", &path))?;
         records += Batch::decode(&bytes).map_or(0, |batch| u64::from(batch.header.records));
     }
@@ -203,6 +236,14 @@ fn set_aside(directory: &Path, old: &Opened, now: WallTime) -> Result<Gap, Agent
         records,
         ..Gap::default()
     })
+}
+
+/// When a file was written that is never written again.
+fn born(path: &Path) -> Result<WallTime, AgentError> {
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let written = written.map_err(AgentError::spool("look at", path))?;
+    let since = written.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(WallTime(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)))
 }
 
 fn read_epoch(directory: &Path) -> Result<Epoch, AgentError> {
@@ -233,7 +274,9 @@ fn resume(directory: &Path, boot: u128) -> Result<Option<Opened>, AgentError> {
     let mut known = frames::Known::covered_to(at.sequence);
     let (mut last, mut last_sealed) = (at.sequence, at.wall);
     let mut gaps = Vec::new();
-    for (sequence, path) in frames::list(directory)? {
+    // Answered and unreadable: what it billed is stored, but nobody knows what that was.
+    let mut forgotten = false;
+    for frames::FrameFile { sequence, answered, path } in frames::list(directory)? {
         let bytes = fs::read(&path).map_err(AgentError::spool("read", &path))?;
         let id = BatchId { epoch, sequence };
         if (last + 1..sequence).any(|missing| !quarantined(directory, missing).exists()) {
@@ -249,7 +292,12 @@ fn resume(directory: &Path, boot: u128) -> Result<Option<Opened>, AgentError> {
                     let header = batch.header;
                     last_sealed = header.sealed_at.to_wall(header.wall_offset_nanos);
                 }
-                known.add(sequence, bytes.len());
+                known.add(sequence, bytes.len(), answered);
+            }
+            _ if answered => {
+                // It stays until a checkpoint covers it: a start before that must see it, too.
+                forgotten |= sequence > at.sequence;
+                known.add(sequence, bytes.len(), answered);
             }
             Ok(_) => gaps.push(damaged(directory, sequence, "it belongs elsewhere", last_sealed)?),
             Err(error) => {
@@ -258,7 +306,16 @@ fn resume(directory: &Path, boot: u128) -> Result<Option<Opened>, AgentError> {
         }
         last = last.max(sequence);
     }
-    let (ledger, last_words) = recovery.finish();
+    let (ledger, last_words) = if forgotten {
+        tracing::error!(
+            "a batch that was delivered is damaged and no checkpoint covers it: rather than \
+             counting its bytes twice, the connections of now are noted as they are; what passed \
+             since the last reading is declared as a gap"
+        );
+        (Ledger::new(epoch, true), Vec::new())
+    } else {
+        recovery.finish()
+    };
     let last_sealed = Some(last_sealed);
     let recovered = Recovered { ledger, last_words, next_sequence: last + 1, last_sealed, gaps };
     Ok(Some(Opened { epoch, recovered, known }))
@@ -360,16 +417,6 @@ fn sync_directory(path: &Path) -> Result<(), AgentError> {
     File::open(path)
         .and_then(|directory| directory.sync_all())
         .map_err(AgentError::spool("sync", path))
-}
-
-/// Bytes an ordinary user may still write on the disk of `directory`.
-#[expect(unsafe_code, reason = "std cannot ask how full a disk is")]
-fn free_bytes(directory: &File) -> Option<u64> {
-    // SAFETY: all-zero is a valid statvfs, a plain struct of integers.
-    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the descriptor is open for the file's life and `stat` is valid to write to.
-    let result = unsafe { libc::fstatvfs(directory.as_raw_fd(), &raw mut stat) };
-    (result == 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// The tick a checkpoint was taken after.

@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::class::{Class, classify};
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Name};
 use crate::field::Side;
-use crate::record::FlowRecord;
+use crate::record::{FlowRecord, RecordFlags};
 use crate::time::WallTime;
 use crate::tuple::Protocol;
+use crate::view::View;
 
 /// A question to the directory: who was this, then?
 #[derive(Clone, Copy, Debug)]
@@ -25,8 +26,10 @@ pub struct Question {
     pub peer_address: IpAddr,
     /// The other side's port, as this side's socket sees it.
     pub peer_port: u16,
-    /// When the connection began.
+    /// When the connection began, at the earliest.
     pub at: WallTime,
+    /// When it began, at the latest: the same where the kernel says when.
+    pub latest: WallTime,
 }
 
 /// Who had this address at that time. Always answers: an endpoint that cannot be named carries
@@ -34,6 +37,21 @@ pub struct Question {
 pub trait Directory {
     /// Names one side of a connection.
     fn resolve(&self, question: &Question) -> Arc<Endpoint>;
+
+    /// The name of the service that was dialled, as `NAMESPACE/NAME`.
+    fn service(&self, _: Protocol, _: (IpAddr, u16), _: WallTime) -> Option<Name> {
+        None
+    }
+
+    /// How far the bytes travelled.
+    fn class(&self, _: &FlowRecord, source: &Endpoint, destination: &Endpoint) -> Class {
+        classify(source, destination)
+    }
+
+    /// Whether this record is the one that counts. Where there is a single observer, it is.
+    fn view(&self, _: &FlowRecord, _: WallTime) -> View {
+        View::ONLY
+    }
 }
 
 /// A record's two ends, named, and how far apart they are.
@@ -45,6 +63,10 @@ pub struct Attributed {
     pub destination: Arc<Endpoint>,
     /// How far the bytes travelled.
     pub class: Class,
+    /// The service dialled, as `NAMESPACE/NAME`, where it is known.
+    pub service: Option<Name>,
+    /// Whether this record is the one that counts.
+    pub view: View,
 }
 
 /// Names both ends of a record, as of the connection's start (else the interval's beginning).
@@ -53,7 +75,7 @@ pub struct Attributed {
 /// connected to the service address it dialled, the destination's to the translated source.
 /// `wall_offset` is what to add to boot time to get wall time, in nanoseconds.
 pub fn attribute(record: &FlowRecord, wall_offset: i64, directory: &dyn Directory) -> Attributed {
-    let at = record.start.unwrap_or_else(|| record.interval_from.to_wall(wall_offset));
+    let (at, latest) = began(record, wall_offset);
     let opened_by = (record.source, record.source_port);
     let answered_by = (record.destination, record.destination_port);
     let question = |side, own: (IpAddr, u16), peer: (IpAddr, u16)| Question {
@@ -64,13 +86,29 @@ pub fn attribute(record: &FlowRecord, wall_offset: i64, directory: &dyn Director
         peer_address: peer.0,
         peer_port: peer.1,
         at,
+        latest,
     };
     let dialled = record.service.unwrap_or(answered_by);
     let seen_source = record.translated_source.unwrap_or(opened_by);
     let source = directory.resolve(&question(Side::Source, opened_by, dialled));
     let destination = directory.resolve(&question(Side::Destination, answered_by, seen_source));
-    let class = classify(&source, &destination);
-    Attributed { source, destination, class }
+    let class = directory.class(record, &source, &destination);
+    let name = |address| directory.service(record.protocol, address, at);
+    let service = record.service.and_then(name);
+    let view = directory.view(record, at);
+    Attributed { source, destination, class, service, view }
+}
+
+/// The earliest and the latest that a record's connection can have begun.
+fn began(record: &FlowRecord, wall_offset: i64) -> (WallTime, WallTime) {
+    if let Some(start) = record.start {
+        return (start, start);
+    }
+    let from = record.interval_from.to_wall(wall_offset);
+    if record.flags.has(RecordFlags::OPENED) {
+        return (from, record.interval_to.to_wall(wall_offset).max(from));
+    }
+    (from, from)
 }
 
 #[cfg(test)]
@@ -80,7 +118,6 @@ mod tests {
     use super::*;
     use crate::counters::Totals;
     use crate::endpoint::EndpointKind;
-    use crate::record::RecordFlags;
     use crate::state::ConnectionState;
     use crate::time::BootTime;
 

@@ -70,11 +70,13 @@ pub enum GapReason {
     Refused,
     /// The spool was older than its age limit and was started anew.
     SpoolTooOld,
+    /// An end inside the cluster stayed unknown, so nobody can say whose view counts.
+    Undecided,
 }
 
 impl GapReason {
     /// All reasons, in the order of their codes.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AgentDown,
         Self::EventsLost,
         Self::EndedUnseen,
@@ -83,6 +85,7 @@ impl GapReason {
         Self::SpoolFull,
         Self::Refused,
         Self::SpoolTooOld,
+        Self::Undecided,
     ];
 
     /// The stable code used on disk and on the wire.
@@ -106,6 +109,7 @@ impl GapReason {
             Self::SpoolFull => "spool_full",
             Self::Refused => "refused",
             Self::SpoolTooOld => "spool_too_old",
+            Self::Undecided => "undecided",
         }
     }
 }

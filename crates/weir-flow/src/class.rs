@@ -17,11 +17,31 @@ pub enum Class {
     IntraVpc,
     /// A public address.
     Internet,
+    /// Between nodes of one availability zone.
+    SameZone,
+    /// Between nodes of two availability zones.
+    CrossZone,
+    /// An address of the own cloud in the own region.
+    IntraRegion,
+    /// An address of the own cloud in another region.
+    InterRegion,
+    /// The inside of a tunnel between nodes, whose bytes are counted once more inside it.
+    Transport,
 }
 
 impl Class {
     /// All classes, in the order of their codes.
-    pub const ALL: [Self; 4] = [Self::Unknown, Self::SameNode, Self::IntraVpc, Self::Internet];
+    pub const ALL: [Self; 9] = [
+        Self::Unknown,
+        Self::SameNode,
+        Self::IntraVpc,
+        Self::Internet,
+        Self::SameZone,
+        Self::CrossZone,
+        Self::IntraRegion,
+        Self::InterRegion,
+        Self::Transport,
+    ];
 
     /// The stable code used in stores.
     pub fn code(self) -> u8 {
@@ -40,6 +60,11 @@ impl Class {
             Self::SameNode => "same_node",
             Self::IntraVpc => "intra_vpc",
             Self::Internet => "internet",
+            Self::SameZone => "same_zone",
+            Self::CrossZone => "cross_zone",
+            Self::IntraRegion => "intra_region",
+            Self::InterRegion => "inter_region",
+            Self::Transport => "transport",
         }
     }
 
@@ -85,7 +110,11 @@ enum Reach {
 fn reach(endpoint: &Endpoint) -> Reach {
     let address = endpoint.address.to_canonical();
     match endpoint.kind {
-        EndpointKind::Host | EndpointKind::Local => Reach::Here,
+        EndpointKind::Host
+        | EndpointKind::Local
+        | EndpointKind::Pod
+        | EndpointKind::Node
+        | EndpointKind::Service => Reach::Here,
         _ if address.is_loopback() => Reach::Here,
         _ if address.is_unspecified() => Reach::Unknown,
         EndpointKind::Unknown => Reach::Unknown,
@@ -96,7 +125,7 @@ fn reach(endpoint: &Endpoint) -> Reach {
 
 /// Addresses that do not cross the public internet: RFC 1918, RFC 6598 (carrier-grade NAT, used
 /// inside clouds), link-local, unique local, and multicast and broadcast, which no provider routes.
-fn is_private(address: IpAddr) -> bool {
+pub(crate) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => {
             let [first, second, ..] = v4.octets();

@@ -30,13 +30,42 @@ pub enum EndpointField {
     Container,
     /// The executable's file name.
     Executable,
+    /// The Kubernetes namespace.
+    Namespace,
+    /// The pod's name.
+    Pod,
+    /// The service's name, where the endpoint is a service's address without a known backend.
+    Service,
+    /// The top of the owner chain: `NAMESPACE/KIND/NAME`.
+    Workload,
+    /// The workload's id where there is one, else the endpoint's own
+    /// ([`crate::Endpoint::owner_id`]).
+    OwnerId,
+    /// The node it is on.
+    Node,
+    /// The availability zone.
+    Zone,
+    /// The region.
+    Region,
+    /// The application, as the pod's labels call it.
+    App,
+    /// Chosen labels: `key=value,key=value`.
+    Labels,
+    /// The cloud whose address it is.
+    Cloud,
+    /// The cloud's service whose address it is.
+    CloudService,
+    /// The operator's name for its range.
+    Range,
+    /// What told whose it is ([`crate::endpoint::Resolution`]).
+    Resolution,
     /// Why it could not be named further.
     Unresolved,
 }
 
 impl EndpointField {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 23] = [
         Self::Id,
         Self::Name,
         Self::Kind,
@@ -45,6 +74,20 @@ impl EndpointField {
         Self::Unit,
         Self::Container,
         Self::Executable,
+        Self::Namespace,
+        Self::Pod,
+        Self::Service,
+        Self::Workload,
+        Self::OwnerId,
+        Self::Node,
+        Self::Zone,
+        Self::Region,
+        Self::App,
+        Self::Labels,
+        Self::Cloud,
+        Self::CloudService,
+        Self::Range,
+        Self::Resolution,
         Self::Unresolved,
     ];
 
@@ -59,6 +102,20 @@ impl EndpointField {
             Self::Unit => "unit",
             Self::Container => "container",
             Self::Executable => "executable",
+            Self::Namespace => "namespace",
+            Self::Pod => "pod",
+            Self::Service => "service",
+            Self::Workload => "workload",
+            Self::OwnerId => "owner_id",
+            Self::Node => "node",
+            Self::Zone => "zone",
+            Self::Region => "region",
+            Self::App => "app",
+            Self::Labels => "labels",
+            Self::Cloud => "cloud",
+            Self::CloudService => "cloud_service",
+            Self::Range => "range",
+            Self::Resolution => "resolution",
             Self::Unresolved => "unresolved",
         }
     }
@@ -75,6 +132,9 @@ pub enum Field {
     Protocol,
     /// `service`: the virtual address dialled, as `ADDRESS:PORT`; empty where there is none.
     Service,
+    /// `service.name`: the Kubernetes service dialled, as `NAMESPACE/NAME`; empty where there is
+    /// none.
+    ServiceName,
     /// `class`: [`crate::Class`].
     Class,
     /// `node`: where it was observed.
@@ -93,6 +153,7 @@ impl Field {
                 Self::DestinationPort,
                 Self::Protocol,
                 Self::Service,
+                Self::ServiceName,
                 Self::Class,
                 Self::Node,
                 Self::IpVersion,
@@ -113,6 +174,7 @@ impl fmt::Display for Field {
             Self::DestinationPort => f.write_str("destination.port"),
             Self::Protocol => f.write_str("protocol"),
             Self::Service => f.write_str("service"),
+            Self::ServiceName => f.write_str("service.name"),
             Self::Class => f.write_str("class"),
             Self::Node => f.write_str("node"),
             Self::IpVersion => f.write_str("ip_version"),

@@ -16,7 +16,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 
 use crate::class::Class;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Name};
 use crate::tuple::Protocol;
 
 pub use folder::{DEFAULT_EXTERNAL_LIMIT, Folder};
@@ -62,6 +62,8 @@ pub struct FlowKey {
     pub destination_port: u16,
     /// The service address dialled, if any.
     pub service: Option<(IpAddr, u16)>,
+    /// Its name: an index into [`Folded::service_names`].
+    pub service_name: Option<u32>,
     /// Traffic class.
     pub class: Class,
 }
@@ -87,6 +89,9 @@ pub struct Measures {
     pub connections_unreplied: u64,
     /// Connections without counters, in the window where they were first seen.
     pub connections_uncounted: u64,
+    /// Bytes, both directions, that also travelled a second leg: through the observing node on to
+    /// the backend's. They are part of no total.
+    pub transit_bytes: u64,
 }
 
 impl Measures {
@@ -107,6 +112,7 @@ impl AddAssign for Measures {
         self.connections_failed += other.connections_failed;
         self.connections_unreplied += other.connections_unreplied;
         self.connections_uncounted += other.connections_uncounted;
+        self.transit_bytes = self.transit_bytes.saturating_add(other.transit_bytes);
     }
 }
 
@@ -124,6 +130,8 @@ pub struct Flow {
 pub struct Folded {
     /// The endpoints the keys point to.
     pub endpoints: Vec<Arc<Endpoint>>,
+    /// Names of services (`NAMESPACE/NAME`) that the keys point to.
+    pub service_names: Vec<Name>,
     /// Flows per level, in the order of [`Level::ALL`], each sorted by key.
     pub levels: [Vec<Flow>; 3],
     /// External endpoints that were folded to a network because there were too many

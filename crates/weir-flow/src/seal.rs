@@ -70,6 +70,11 @@ impl Sealer {
         self.next_sequence
     }
 
+    /// Sets how much the batches may hold that are sealed from now on.
+    pub fn set_limits(&mut self, limits: SealLimits) {
+        self.limits = limits;
+    }
+
     /// Sets the clock by which the following records are placed in hours. What was placed by the
     /// last one is sealed with that one.
     pub fn set_clock(&mut self, clock: Clock, seals: &mut Seals<'_>) {

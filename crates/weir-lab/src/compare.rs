@@ -89,7 +89,8 @@ impl Difference {
         [self.bytes_sent, self.bytes_received, self.packets_sent, self.packets_received]
     }
 
-    fn bytes(self) -> i128 {
+    /// Bytes of both directions.
+    pub fn bytes(self) -> i128 {
         self.bytes_sent + self.bytes_received
     }
 }

@@ -138,6 +138,7 @@ impl Traffic {
                 destination_port,
                 service: (destination % 3 == 0 && destination < LOCALS)
                     .then(|| (Ipv4Addr::from(0x0a60_0000 + destination % 200).into(), 80)),
+                service_name: None,
                 class: match (destination < LOCALS, source % HOSTS == destination % HOSTS) {
                     (false, _) => Class::Internet,
                     (true, true) => Class::SameNode,

@@ -68,6 +68,9 @@ pub enum LabError {
     /// The weir under test did not do what every run needs of it.
     #[error("weir: {0}")]
     Weir(String),
+    /// The lab's Kubernetes API cannot do what it was asked to.
+    #[error("the lab's Kubernetes API: {0}")]
+    Kubernetes(String),
     /// Ctrl-C or SIGTERM.
     #[error("interrupted")]
     Interrupted,

@@ -1,7 +1,7 @@
 //! `weir-lab`: a cluster in a box, to check weir against the truth.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,11 +11,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
 use weir_lab::net::{self, Lab};
 use weir_lab::scenario::{Action, ActionKind, Scenario};
 use weir_lab::simulation::{Break, Deeds};
-use weir_lab::verify::{self, Options, Outcome};
-use weir_lab::{LabError, compare, fill, simulation, traffic, truth, weir};
+use weir_lab::traffic::TrafficReport;
+use weir_lab::verify::{self, Options};
+use weir_lab::{LabError, cluster, compare, fill, simulation, traffic, truth, weir};
 
 /// A cluster in a box: namespaces, traffic and the truth to check weir against.
 ///
@@ -36,6 +38,10 @@ enum Command {
     /// 1 when it does not or weir fails, and with 2 when the scenario or this machine cannot be
     /// used.
     Verify(Verify),
+    /// Show weir on a cluster: a shop on three nodes, with an agent on each and a server.
+    ///
+    /// Traffic goes on until Ctrl-C (or the end of `weir top`); then everything is removed.
+    Demo(Demo),
     /// Build a scenario's box and leave it standing until Ctrl-C.
     Up {
         /// The scenario file.
@@ -93,6 +99,21 @@ struct Verify {
     /// Keep weir's data and log, and say where they are.
     #[arg(long)]
     keep: bool,
+}
+
+#[derive(Args)]
+struct Demo {
+    /// The scenario file, of a cluster [default: the shop that comes with the lab].
+    scenario: Option<PathBuf>,
+    /// The weir to show; its agent is the one beside it.
+    #[arg(long)]
+    weir: Option<PathBuf>,
+    /// Do not open `weir top`, even on a terminal.
+    #[arg(long)]
+    no_top: bool,
+    /// How often weir reads the kernel, in whole seconds.
+    #[arg(long, default_value = "2s", value_parser = time)]
+    interval: Duration,
 }
 
 #[derive(Args)]
@@ -168,6 +189,7 @@ fn simulate(arguments: &Simulate) -> Result<ExitCode> {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Verify(arguments) => return verify(arguments),
+        Command::Demo(arguments) => demo(&arguments)?,
         Command::Up { scenario } => up(&scenario)?,
         Command::Clean => {
             for space in net::clean()? {
@@ -210,11 +232,11 @@ fn verify(arguments: Verify) -> Result<ExitCode> {
     if interval < Duration::from_secs(1) || interval.subsec_nanos() > 0 {
         bail!("--interval must be whole seconds, at least one");
     }
-    let kills = |action: &Action| matches!(action.kind, ActionKind::KillAgent(_));
+    let kills = |action: &Action| matches!(action.kind, ActionKind::KillAgent(..));
     if let Some(Fault::KillAgent) = fault
         && !scenario.actions.iter().any(kills)
     {
-        let kind = ActionKind::KillAgent(Duration::from_millis(1_500));
+        let kind = ActionKind::KillAgent(0, Duration::from_millis(1_500));
         scenario.actions.push(Action { at: scenario.duration / 2, kind });
         scenario.actions.sort_by_key(|action| action.at);
     }
@@ -227,23 +249,56 @@ fn verify(arguments: Verify) -> Result<ExitCode> {
         keep,
     };
     let stop = stop_on_signals()?;
-    let outcome = verify::verify(&scenario, &ports, &options, &stop)?;
-    show(&outcome, output)?;
-    if keep && outcome.weir {
+    let good = if scenario.is_cluster() {
+        let outcome = cluster::verify(&scenario, &ports, &options, &stop)?;
+        show(&outcome, &cluster::table(&outcome), &outcome.traffic, output)?;
+        outcome.is_good()
+    } else {
+        let outcome = verify::verify(&scenario, &ports, &options, &stop)?;
+        show(&outcome, &compare::table(&outcome.comparison), &outcome.traffic, output)?;
+        !outcome.weir || outcome.comparison.is_good()
+    };
+    if keep && !without_weir {
         writeln!(io::stderr(), "weir's data is in {}", data.display())?;
     }
-    let good = !outcome.weir || outcome.comparison.is_good();
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-fn show(outcome: &Outcome, output: Output) -> Result<()> {
+fn demo(arguments: &Demo) -> Result<()> {
+    let Demo { scenario, weir, no_top, interval } = arguments;
+    let (scenario, ports) = match scenario {
+        Some(path) => Scenario::read(path)?,
+        None => Scenario::parse(include_str!("../scenarios/demo.toml"), "demo.toml")?,
+    };
+    if !scenario.is_cluster() {
+        bail!("the demo needs a scenario with several [[node]]; `weir-lab up` shows a single one");
+    }
+    let options = Options {
+        program: std::env::current_exe().context("cannot find this program's own file")?,
+        weir: Some(weir::find(weir.as_deref())?),
+        interval: *interval,
+        data: verify::temporary_data("weir-demo"),
+        keep: false,
+    };
+    let stop = stop_on_signals()?;
+    let screen = !no_top && io::stdin().is_terminal() && io::stdout().is_terminal();
+    cluster::demo::run(&scenario, &ports, &options, screen, io::stdout(), &stop)?;
+    Ok(())
+}
+
+fn show(
+    outcome: &impl Serialize,
+    text: &str,
+    traffic: &TrafficReport,
+    output: Output,
+) -> Result<()> {
     let mut stdout = io::stdout().lock();
     if output == Output::Json {
         return Ok(writeln!(stdout, "{}", serde_json::to_string_pretty(outcome)?)?);
     }
-    write!(stdout, "{}", compare::table(&outcome.comparison))?;
+    write!(stdout, "{text}")?;
     let mut sums: BTreeMap<_, [u64; 5]> = BTreeMap::new();
-    for source in &outcome.traffic.sources {
+    for source in &traffic.sources {
         let sum = sums.entry(source.protocol).or_default();
         let parts = [
             source.attempted,
@@ -271,7 +326,7 @@ fn up(path: &std::path::Path) -> Result<()> {
     let (scenario, ports) = Scenario::read(path)?;
     let stop = stop_on_signals()?;
     let lab = Lab::build(&scenario, &ports)?;
-    truth::install(&lab)?;
+    (0..scenario.nodes.len()).try_for_each(|node| truth::install(&lab, node))?;
     let mut stdout = io::stdout().lock();
     writeln!(stdout, "{} stands. Look inside with:", scenario.name)?;
     for place in scenario.places() {

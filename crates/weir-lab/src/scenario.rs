@@ -4,8 +4,10 @@
 //! in order, and what is left unsaid has its default. The format is described in `docs/lab.md`.
 
 mod check;
+mod cluster;
 mod file;
 
+pub use cluster::{Churn, Imposter, Token, Transport, Workload};
 pub use file::parse_time;
 
 use std::collections::BTreeMap;
@@ -28,20 +30,26 @@ pub struct Scenario {
     pub duration: Duration,
     /// What all random choices follow from.
     pub seed: u64,
-    /// `net.netfilter.nf_conntrack_*` of the node, by the part of the name after that.
+    /// `net.netfilter.nf_conntrack_*` of the nodes, by the part of the name after that.
     pub sysctl: BTreeMap<String, i64>,
-    /// The node.
-    pub node: Node,
-    /// The pods on its bridge.
+    /// The nodes; more than one makes a cluster.
+    pub nodes: Vec<Node>,
+    /// How packets between the nodes of a cluster travel.
+    pub transport: Transport,
+    /// The pods.
     pub pods: Vec<Pod>,
     /// Virtual addresses and what stands behind them.
     pub services: Vec<Service>,
-    /// Machines beyond the node.
+    /// Machines beyond the nodes.
     pub outside: Vec<Outside>,
     /// Who talks to whom.
     pub traffic: Vec<Traffic>,
     /// What is done to the box while traffic flows, in the order of time.
     pub actions: Vec<Action>,
+    /// Pods that own one address in turn.
+    pub churn: Option<Churn>,
+    /// Agents that must not be believed; where there are any, there are no others.
+    pub imposters: Vec<Imposter>,
 }
 
 /// A node: a router with a bridge for its pods.
@@ -51,8 +59,12 @@ pub struct Node {
     pub name: String,
     /// The bridge's addresses with their prefix lengths: the pod networks.
     pub pod_networks: Vec<Network>,
-    /// Its addresses towards the outside.
+    /// Its addresses towards the outside and the other nodes.
     pub uplinks: Vec<IpAddr>,
+    /// The zone it is in.
+    pub zone: Option<String>,
+    /// The region that is in.
+    pub region: Option<String>,
     /// Pods speak to the outside under the node's address.
     pub masquerade: bool,
     /// Pods speak to services under the node's address too.
@@ -69,6 +81,20 @@ pub struct Network {
 }
 
 impl Network {
+    /// The network's own address: all bits after the prefix are 0.
+    pub fn base(self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(address) => {
+                let kept = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V4((address.to_bits() & kept).into())
+            }
+            IpAddr::V6(address) => {
+                let kept = u128::MAX.checked_shl(128 - u32::from(self.prefix)).unwrap_or(0);
+                IpAddr::V6((address.to_bits() & kept).into())
+            }
+        }
+    }
+
     /// True when `address` lies in this network.
     pub fn contains(self, address: IpAddr) -> bool {
         match (self.address, address) {
@@ -90,8 +116,16 @@ impl Network {
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// Its addresses, at most one of a family.
+    /// Its node, by index.
+    pub node: usize,
+    /// Its addresses, at most one of a family; those of its node where it has none of its own.
     pub addresses: Vec<IpAddr>,
+    /// Its Kubernetes namespace.
+    pub namespace: String,
+    /// What it belongs to.
+    pub workload: Option<Workload>,
+    /// It shares its node's network.
+    pub host_network: bool,
 }
 
 /// A service.
@@ -107,6 +141,21 @@ pub struct Service {
     pub protocol: Protocol,
     /// The pods (by index) and ports behind it.
     pub backends: Vec<(usize, u16)>,
+    /// Its Kubernetes namespace.
+    pub namespace: String,
+    /// Its port on every node.
+    pub node_port: Option<u16>,
+    /// Addresses that the world outside dials.
+    pub load_balancer: Vec<IpAddr>,
+    /// What comes from outside stays on the node it reaches (`externalTrafficPolicy: Local`).
+    pub local: bool,
+}
+
+impl Service {
+    /// The node that a load balancer sends to.
+    pub fn entry(&self, scenario: &Scenario) -> usize {
+        if self.local { scenario.pods[self.backends[0].0].node } else { 0 }
+    }
 }
 
 /// A machine beyond the node.
@@ -121,8 +170,8 @@ pub struct Outside {
 /// A place where sockets are: each has a network namespace of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Place {
-    /// The node itself.
-    Node,
+    /// A node itself, by index.
+    Node(usize),
     /// A pod, by index.
     Pod(usize),
     /// An outside machine, by index.
@@ -136,6 +185,22 @@ pub enum Target {
     Place(Place, u16),
     /// A service, by index.
     Service(usize),
+    /// A service's port on a node: both by index.
+    NodePort(usize, usize),
+    /// A service's load balancer, by index.
+    LoadBalancer(usize),
+}
+
+impl Target {
+    /// The service dialled, where it is one.
+    pub fn service(self) -> Option<usize> {
+        match self {
+            Self::Place(..) => None,
+            Self::Service(index) | Self::NodePort(index, _) | Self::LoadBalancer(index) => {
+                Some(index)
+            }
+        }
+    }
 }
 
 /// An IP version.
@@ -239,10 +304,18 @@ pub struct Action {
 /// What can be done to the box.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ActionKind {
-    /// Empty the node's conntrack table.
-    FlushConntrack,
-    /// `kill -9` weir and start it again after this time.
-    KillAgent(Duration),
+    /// Empty the conntrack table of a node (by index).
+    FlushConntrack(usize),
+    /// `kill -9` the weir of a node (by index) and start it again after this time.
+    KillAgent(usize, Duration),
+    /// Take the way between an agent (by its node's index) and the server away for this time.
+    CutAgent(usize, Duration),
+    /// Reset every connection between the agents and the server, and refuse new ones for this time.
+    CutConnections(Duration),
+    /// `kill -9` the server and start it again after this time.
+    KillServer(Duration),
+    /// End the server as an operator does and start it again after this time.
+    StopServer(Duration),
 }
 
 /// Ports that the sockets of a place are given.
@@ -292,19 +365,34 @@ impl Scenario {
         self.duration = duration;
     }
 
+    /// True when it has several nodes.
+    pub fn is_cluster(&self) -> bool {
+        self.nodes.len() > 1
+    }
+
     /// All places, in a fixed order.
     pub fn places(&self) -> Vec<Place> {
+        let nodes = (0..self.nodes.len()).map(Place::Node);
         let pods = (0..self.pods.len()).map(Place::Pod);
         let outside = (0..self.outside.len()).map(Place::Outside);
-        std::iter::once(Place::Node).chain(pods).chain(outside).collect()
+        nodes.chain(pods).chain(outside).collect()
     }
 
     /// A place's name, unique in the scenario.
     pub fn place_name(&self, place: Place) -> String {
         match place {
-            Place::Node => format!("node-{}", self.node.name),
+            Place::Node(index) => format!("node-{}", self.nodes[index].name),
             Place::Pod(index) => format!("pod-{}", self.pods[index].name),
             Place::Outside(index) => format!("outside-{}", self.outside[index].name),
+        }
+    }
+
+    /// The node that a place is on.
+    pub fn node_of(&self, place: Place) -> Option<usize> {
+        match place {
+            Place::Node(index) => Some(index),
+            Place::Pod(index) => Some(self.pods[index].node),
+            Place::Outside(_) => None,
         }
     }
 
@@ -316,11 +404,48 @@ impl Scenario {
         match place {
             Place::Pod(index) => of_family(&self.pods[index].addresses),
             Place::Outside(index) => of_family(&self.outside[index].addresses),
-            Place::Node if matches!(peer, Place::Outside(_)) => of_family(&self.node.uplinks),
-            Place::Node => {
-                let networks = self.node.pod_networks.iter().map(|network| network.address);
-                of_family(&networks.collect::<Vec<_>>())
+            Place::Node(index) if self.node_of(peer) != Some(index) => {
+                of_family(&self.nodes[index].uplinks)
             }
+            Place::Node(index) => self.bridge(index, family),
+        }
+    }
+
+    /// The address of a node's bridge.
+    fn bridge(&self, node: usize, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.nodes[node].pod_networks.iter().map(|network| network.address);
+        addresses.find(|address| Family::of(*address) == family)
+    }
+
+    /// What traffic dials, in a family.
+    pub fn dialled(&self, traffic: &Traffic, family: Family) -> Option<SocketAddr> {
+        let of_family = |addresses: &[IpAddr]| {
+            addresses.iter().copied().find(|address| Family::of(*address) == family)
+        };
+        let (address, port) = match traffic.to {
+            Target::Place(place, port) => (self.address(place, traffic.from, family)?, port),
+            Target::Service(index) => {
+                let service = &self.services[index];
+                (of_family(&service.addresses)?, service.port)
+            }
+            Target::NodePort(index, node) => {
+                (of_family(&self.nodes[node].uplinks)?, self.services[index].node_port?)
+            }
+            Target::LoadBalancer(index) => {
+                let service = &self.services[index];
+                (of_family(&service.load_balancer)?, service.port)
+            }
+        };
+        Some(SocketAddr::new(address, port))
+    }
+
+    /// The address that traffic comes from, in a family.
+    pub fn source(&self, traffic: &Traffic, family: Family) -> Option<IpAddr> {
+        match (traffic.from, traffic.to) {
+            (from, Target::Place(place, _)) => self.address(from, place, family),
+            // Before it is translated, the way to a service leads to the bridge.
+            (Place::Node(node), _) => self.bridge(node, family),
+            (from, _) => self.address(from, from, family),
         }
     }
 
@@ -329,19 +454,8 @@ impl Scenario {
         let mut streams = Vec::new();
         for traffic in &self.traffic {
             for family in &traffic.families {
-                let (target, peer) = match traffic.to {
-                    Target::Place(place, port) => {
-                        let address = self.address(place, traffic.from, *family);
-                        (address.map(|address| SocketAddr::new(address, port)), place)
-                    }
-                    Target::Service(index) => {
-                        let service = &self.services[index];
-                        let address = service.addresses.iter().find(|a| Family::of(**a) == *family);
-                        let peer = Place::Pod(service.backends[0].0);
-                        (address.map(|address| SocketAddr::new(*address, service.port)), peer)
-                    }
-                };
-                let source = self.address(traffic.from, peer, *family);
+                let target = self.dialled(traffic, *family);
+                let source = self.source(traffic, *family);
                 // The check has made sure that both ends have the family.
                 if let (Some(source), Some(target)) = (source, target) {
                     streams.push(Stream { traffic, source, target });
@@ -358,10 +472,11 @@ impl Scenario {
             if traffic.protocol == TrafficProtocol::Icmp {
                 continue;
             }
-            let ends = match traffic.to {
-                Target::Place(place, port) => vec![(place, port)],
-                Target::Service(index) => {
-                    let backends = self.services[index].backends.iter();
+            let ends = match (traffic.to, traffic.to.service()) {
+                (Target::Place(place, port), _) => vec![(place, port)],
+                (_, service) => {
+                    let backends = service.map(|index| self.services[index].backends.iter());
+                    let backends = backends.into_iter().flatten();
                     backends.map(|(pod, port)| (Place::Pod(*pod), *port)).collect()
                 }
             };

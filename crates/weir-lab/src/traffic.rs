@@ -14,7 +14,7 @@ mod udp;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -42,8 +42,8 @@ const READY: &str = "ready";
 #[derive(Debug)]
 pub struct Generators {
     program: PathBuf,
-    sinks: Vec<Running>,
-    sources: Vec<Running>,
+    sinks: Vec<Generator>,
+    sources: Vec<Generator>,
 }
 
 /// What came of the traffic.
@@ -55,8 +55,9 @@ pub struct TrafficReport {
     pub sinks: SinkReport,
 }
 
+/// One generator. Dropping it ends it.
 #[derive(Debug)]
-struct Running {
+pub(crate) struct Generator {
     name: String,
     child: Child,
 }
@@ -101,6 +102,17 @@ impl Generators {
         Ok(true)
     }
 
+    /// Starts the sources again when all of them have ended. Nothing is kept of what they did.
+    pub fn go_on(&mut self, lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
+        if !self.are_done()? {
+            return Ok(());
+        }
+        for mut source in std::mem::take(&mut self.sources) {
+            source.report::<SourceReport>()?;
+        }
+        self.go(lab, scenario)
+    }
+
     /// Waits for the sources, ends the sinks, and collects what all of them report.
     pub fn finish(mut self) -> Result<TrafficReport, LabError> {
         let mut report = TrafficReport::default();
@@ -121,12 +133,50 @@ impl Generators {
         place: Place,
         role: &str,
         plan: &impl Serialize,
-    ) -> Result<Running, LabError> {
-        let name = format!("{role} in {}", scenario.place_name(place));
-        let mut command = lab.command(place, self.program.as_os_str());
+    ) -> Result<Generator, LabError> {
+        let command = lab.command(place, self.program.as_os_str());
+        Generator::spawn(command, &scenario.place_name(place), role, plan)
+    }
+}
+
+impl Generator {
+    /// Starts a sink and waits until it listens. `command` is this program in its place.
+    pub(crate) fn sink(command: Command, place: &str, plan: &SinkPlan) -> Result<Self, LabError> {
+        let mut sink = Self::spawn(command, place, SINK, plan)?;
+        sink.wait_ready()?;
+        Ok(sink)
+    }
+
+    /// Starts a source.
+    pub(crate) fn source(
+        command: Command,
+        place: &str,
+        plan: &SourcePlan,
+    ) -> Result<Self, LabError> {
+        Self::spawn(command, place, SOURCE, plan)
+    }
+
+    /// Ends a sink.
+    pub(crate) fn end(mut self) -> Result<SinkReport, LabError> {
+        drop(self.child.stdin.take());
+        self.report()
+    }
+
+    /// Waits for the end of a source.
+    pub(crate) fn finish(mut self) -> Result<SourceReport, LabError> {
+        self.report()
+    }
+
+    fn spawn(
+        mut command: Command,
+        place: &str,
+        role: &str,
+        plan: &impl Serialize,
+    ) -> Result<Self, LabError> {
+        let name = format!("{role} in {place}");
         command.arg(role).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
         let child = command.spawn().map_err(|error| spawn_error("ip", error))?;
-        let mut running = Running { name, child };
+        let mut running = Self { name, child };
         let mut line =
             serde_json::to_string(plan).map_err(|error| running.answer(error.to_string()))?;
         line.push('\n');
@@ -135,9 +185,7 @@ impl Generators {
         }
         Ok(running)
     }
-}
 
-impl Running {
     fn wait_ready(&mut self) -> Result<(), LabError> {
         let Some(stdout) = self.child.stdout.as_mut() else { return Ok(()) };
         // One byte at a time, so that nothing of the report is taken away with the line.
@@ -169,7 +217,7 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for Generator {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
         let deadline = Instant::now() + Duration::from_millis(100);

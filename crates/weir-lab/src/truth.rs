@@ -23,6 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 use weir_flow::{Counters, Protocol, Totals};
 
+use crate::cluster::churn;
 use crate::scenario::{Family, Place, Scenario, TrafficProtocol};
 
 pub(crate) use nft::last_places;
@@ -145,13 +146,20 @@ impl Ports {
                 ports.listening.insert((protocol.number(Family::V4), address));
             }
         }
+        for address in churn::listeners(scenario) {
+            ports.listening.insert((Protocol::TCP, address));
+        }
         for service in &scenario.services {
-            for address in &service.addresses {
+            let inside = service.addresses.iter().map(|address| (*address, service.port));
+            let balancer = service.load_balancer.iter().map(|address| (*address, service.port));
+            let uplinks = scenario.nodes.iter().flat_map(|node| &node.uplinks);
+            let by_port =
+                service.node_port.into_iter().flat_map(|p| uplinks.clone().map(move |u| (*u, p)));
+            for (address, port) in inside.chain(balancer).chain(by_port) {
+                let dialled = SocketAddr::new(address, port);
                 for (pod, port) in &service.backends {
-                    let family = Family::of(*address);
-                    let backend = scenario.address(Place::Pod(*pod), Place::Node, family);
-                    if let Some(backend) = backend {
-                        let dialled = SocketAddr::new(*address, service.port);
+                    let place = Place::Pod(*pod);
+                    if let Some(backend) = scenario.address(place, place, Family::of(address)) {
                         ports.behind.insert((service.protocol, dialled, backend), *port);
                         let backend = SocketAddr::new(backend, *port);
                         ports.listening.insert((service.protocol, backend));

@@ -1,7 +1,7 @@
-//! A whole run: box, truth, weir, traffic, comparison.
+//! A whole run on one node: box, truth, weir, traffic, comparison.
 
 mod absence;
-mod floors;
+pub(crate) mod floors;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,10 @@ use crate::scenario::{ActionKind, Place, Scenario, SourcePorts};
 use crate::traffic::{Generators, TrafficReport};
 use crate::truth::{self, Ports, Truth};
 use crate::weir::Weir;
-use absence::Watch;
+pub(crate) use absence::Watch;
+
+/// The only node of a run without a server.
+const NODE: usize = 0;
 
 /// What a run is made with.
 #[derive(Clone, Debug)]
@@ -59,22 +62,22 @@ pub fn verify(
     stop: &AtomicBool,
 ) -> Result<Outcome, LabError> {
     let lab = Lab::build(scenario, ports)?;
-    truth::install(&lab)?;
+    truth::install(&lab, NODE)?;
     let data = Data::make(options)?;
     let mut weir = match &options.weir {
         Some(program) => Some(Weir::start(&lab, program, &data.path, options.interval)?),
         None => None,
     };
     let mut generators = Generators::start(&lab, scenario, &options.program)?;
-    truth::reset(&lab)?;
+    truth::reset(&lab, NODE)?;
     let absence = run(&lab, scenario, options, &mut generators, weir.as_mut(), stop)?;
     let traffic = generators.finish()?;
-    settle(&lab, stop)?;
+    settle(&lab, &[NODE], stop)?;
     if let Some(weir) = &mut weir {
         weir.stop()?;
     }
     // Read after weir's last look: had traffic gone on, the truth would have more.
-    let reading = truth::read(&lab)?;
+    let reading = truth::read(&lab, NODE)?;
     let truth = Truth::of(&reading, &Ports::of(scenario));
     floors::check(&truth, &traffic)?;
     let comparison = match &weir {
@@ -93,12 +96,12 @@ fn run(
     mut weir: Option<&mut Weir>,
     stop: &AtomicBool,
 ) -> Result<Option<Absence>, LabError> {
-    let kills = |kind: ActionKind| matches!(kind, ActionKind::KillAgent(_));
+    let kills = |kind: ActionKind| matches!(kind, ActionKind::KillAgent(..));
     let mut watch = scenario
         .actions
         .iter()
         .any(|action| kills(action.kind))
-        .then(|| Watch::new(Ports::of(scenario), options.interval));
+        .then(|| Watch::new(NODE, Ports::of(scenario), options.interval));
     let mut actions = scenario.actions.iter().peekable();
     generators.go(lab, scenario)?;
     let begin = Instant::now();
@@ -113,16 +116,23 @@ fn run(
         }
         if let Some(action) = actions.next_if(|action| action.at <= begin.elapsed()) {
             match (action.kind, weir.as_deref_mut(), &mut watch) {
-                (ActionKind::FlushConntrack, ..) => lab.flush_conntrack()?,
-                (ActionKind::KillAgent(down), Some(weir), Some(watch)) => {
+                (ActionKind::FlushConntrack(node), ..) => lab.flush_conntrack(node)?,
+                (ActionKind::KillAgent(_, down), Some(weir), Some(watch)) => {
                     weir.kill()?;
                     watch.away(lab)?;
                     thread::sleep(down);
                     weir.launch(lab)?;
                     watch.back(lab)?;
                 }
-                // Nothing to kill where weir does not take part.
-                (ActionKind::KillAgent(_), ..) => {}
+                // Nothing to kill where weir does not take part; the others are left to clusters.
+                (
+                    ActionKind::KillAgent(..)
+                    | ActionKind::CutAgent(..)
+                    | ActionKind::CutConnections(_)
+                    | ActionKind::KillServer(_)
+                    | ActionKind::StopServer(_),
+                    ..,
+                ) => {}
             }
         }
         thread::sleep(Duration::from_millis(50));
@@ -131,7 +141,7 @@ fn run(
 }
 
 /// Waits until nothing is counted any more.
-fn settle(lab: &Lab, stop: &AtomicBool) -> Result<(), LabError> {
+pub(crate) fn settle(lab: &Lab, nodes: &[usize], stop: &AtomicBool) -> Result<(), LabError> {
     const QUIET: Duration = Duration::from_secs(2);
     const LIMIT: Duration = Duration::from_secs(30);
     let begin = Instant::now();
@@ -142,7 +152,10 @@ fn settle(lab: &Lab, stop: &AtomicBool) -> Result<(), LabError> {
         if begin.elapsed() > LIMIT {
             return Err(LabError::Truth("the box does not come to rest".to_owned()));
         }
-        let now = truth::counted(lab)?;
+        let mut now = Counters::default();
+        for node in nodes {
+            now += truth::counted(lab, *node)?;
+        }
         if now != last {
             (last, since) = (now, Instant::now());
         }
@@ -157,13 +170,13 @@ pub fn check_stop(stop: &AtomicBool) -> Result<(), LabError> {
 }
 
 /// weir's data directory of one run.
-struct Data {
-    path: PathBuf,
+pub(crate) struct Data {
+    pub(crate) path: PathBuf,
     keep: bool,
 }
 
 impl Data {
-    fn make(options: &Options) -> Result<Self, LabError> {
+    pub(crate) fn make(options: &Options) -> Result<Self, LabError> {
         let name = options.data.display().to_string();
         if let Some(parent) = options.data.parent() {
             fs::create_dir_all(parent).map_err(io_error("make the parent of", &name))?;

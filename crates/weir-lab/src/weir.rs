@@ -23,7 +23,7 @@ const START_LIMIT: Duration = Duration::from_secs(10);
 /// How long its last dump and commit may take.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 /// What flows are asked by.
-const BY: &str = "source.address,destination.address,protocol,destination.port,service";
+pub(crate) const BY: &str = "source.address,destination.address,protocol,destination.port,service";
 
 /// A weir in the node. Dropping it ends it.
 #[derive(Debug)]
@@ -71,9 +71,11 @@ impl Weir {
         let log = File::options().create(true).append(true).open(&path);
         let log = log.map_err(io_error("open", &name))?;
         let error_log = log.try_clone().map_err(io_error("open", &name))?;
-        let mut command = lab.command(Place::Node, self.program.as_os_str());
+        let mut command = lab.command(Place::Node(0), self.program.as_os_str());
         command.arg("up").arg("--data-dir").arg(&self.data);
         command.arg("--interval").arg(format!("{}s", self.interval.as_secs()));
+        // It is asked through its data; another weir on the node may have the usual port.
+        command.args(["--listen", "none"]);
         command.stdout(Stdio::from(log)).stderr(Stdio::from(error_log));
         let child = command.spawn().map_err(io_error("start", "weir"))?;
         self.child = Some(child);
@@ -167,15 +169,21 @@ impl Drop for Weir {
 
 /// Finds weir: what was said, else beside this program, else on the path.
 pub fn find(said: Option<&Path>) -> Result<PathBuf, LabError> {
-    let beside = std::env::current_exe().ok().map(|own| own.with_file_name("weir"));
+    find_program("weir", said)
+}
+
+/// Finds a program: what was said, else beside this program, else on the path.
+pub(crate) fn find_program(name: &str, said: Option<&Path>) -> Result<PathBuf, LabError> {
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(name));
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let on_path = std::env::split_paths(&path).map(|directory| directory.join("weir"));
+    let on_path = std::env::split_paths(&path).map(|directory| directory.join(name));
     let mut places = match said {
         Some(said) => vec![said.to_owned()],
         None => beside.into_iter().chain(on_path).collect(),
     };
     places.retain(|place| place.is_file());
-    let named = || said.map_or_else(|| "on the path".to_owned(), |said| said.display().to_string());
+    let named =
+        || said.map_or_else(|| format!("({name}) on the path"), |said| said.display().to_string());
     let found = places.into_iter().next().ok_or_else(|| LabError::NoWeir(named()))?;
     let name = found.display().to_string();
     found.canonicalize().map_err(io_error("find", &name))
@@ -198,7 +206,7 @@ fn is_reading(text: &str, pid: Option<u32>) -> bool {
     })
 }
 
-fn parse_gaps(text: &str) -> Result<Vec<Gap>, LabError> {
+pub(crate) fn parse_gaps(text: &str) -> Result<Vec<Gap>, LabError> {
     #[derive(Deserialize)]
     struct Answer {
         gaps: Vec<Gap>,
@@ -206,7 +214,7 @@ fn parse_gaps(text: &str) -> Result<Vec<Gap>, LabError> {
     parsed::<Answer>(text).map(|answer| answer.gaps)
 }
 
-fn parse_flows(text: &str) -> Result<Vec<Row>, LabError> {
+pub(crate) fn parse_flows(text: &str) -> Result<Vec<Row>, LabError> {
     #[derive(Deserialize)]
     struct Answer {
         rows: Vec<Flow>,

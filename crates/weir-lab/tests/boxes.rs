@@ -54,7 +54,7 @@ fn the_truth_agrees_with_the_kernels_counters_to_the_byte() {
     let (scenario, ports) = Scenario::parse(SCENARIO, "small.toml").unwrap();
     let lab = Lab::build(&scenario, &ports).unwrap();
     let run = lab.run_name();
-    truth::install(&lab).unwrap();
+    truth::install(&lab, 0).unwrap();
     let mut generators = Generators::start(&lab, &scenario, &program()).unwrap();
     generators.go(&lab, &scenario).unwrap();
     let traffic = generators.finish().unwrap();
@@ -65,8 +65,8 @@ fn the_truth_agrees_with_the_kernels_counters_to_the_byte() {
     }
     thread::sleep(Duration::from_secs(1));
 
-    let reading = truth::read(&lab).unwrap();
-    let entries = table::parse(&lab.conntrack_table().unwrap()).unwrap();
+    let reading = truth::read(&lab, 0).unwrap();
+    let entries = table::parse(&lab.conntrack_table(0).unwrap()).unwrap();
     let mut kernel: BTreeMap<ConnectionKey, Totals> = BTreeMap::new();
     for entry in entries {
         *kernel.entry(entry.key).or_default() += entry.totals.expect("accounting is on");

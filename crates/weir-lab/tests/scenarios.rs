@@ -60,7 +60,27 @@ fn every_scenario_that_comes_with_the_lab_is_good() {
         names.push(scenario.name);
     }
     names.sort();
-    assert_eq!(names, ["flush", "kill-agent", "plain", "port-reuse", "shop", "short-timeouts"]);
+    assert_eq!(
+        names,
+        [
+            "churn",
+            "churn-outage",
+            "cluster",
+            "cluster-cut",
+            "cluster-flush",
+            "cluster-kills",
+            "cluster-vxlan",
+            "demo",
+            "flush",
+            "forged",
+            "kill-agent",
+            "plain",
+            "port-reuse",
+            "shop",
+            "short-timeouts",
+            "stolen"
+        ]
+    );
 }
 
 #[test]
@@ -80,7 +100,7 @@ fn what_is_left_unsaid_has_its_default() {
     assert_eq!(traffic.families, [Family::V4]);
     assert_eq!((traffic.start, traffic.within), (Duration::ZERO, Duration::from_secs(9)));
     assert_eq!(traffic.response_bytes, traffic.request_bytes);
-    assert!(scenario.node.masquerade && !scenario.node.masquerade_services);
+    assert!(scenario.nodes[0].masquerade && !scenario.nodes[0].masquerade_services);
     assert!(ports.is_empty());
 }
 
@@ -91,7 +111,7 @@ fn a_stretched_scenario_keeps_its_shape() {
     let (mut scenario, _) = Scenario::parse(&text, "t.toml").unwrap();
     scenario.stretch(Duration::from_secs(20));
     assert_eq!(scenario.actions[0].at, Duration::from_secs(10));
-    assert_eq!(scenario.actions[0].kind, ActionKind::KillAgent(Duration::from_millis(1_500)));
+    assert_eq!(scenario.actions[0].kind, ActionKind::KillAgent(0, Duration::from_millis(1_500)));
     assert_eq!(scenario.traffic[0].within, Duration::from_secs(18));
 }
 
@@ -99,7 +119,7 @@ fn a_stretched_scenario_keeps_its_shape() {
 fn mistakes_in_the_box_are_told_with_their_place() {
     let cases = [
         ("", "t.toml:1:1: missing field `name`"),
-        ("name = \"t\"\n", "t.toml:1:1: one [[node]] is needed, 0 are given"),
+        ("name = \"t\"\n", "t.toml:1:1: 1 to 16 [[node]] are needed, 0 are given"),
         ("name = 3\n", "t.toml:1:8: invalid type: integer `3`, expected a string"),
         (
             "name = \"t\"\nduration = \"soon\"\n",
@@ -142,7 +162,7 @@ fn mistakes_in_the_box_are_told_with_their_place() {
         (
             "port = 80\n",
             "ports = 80\n",
-            "19:1: unknown field `ports`, expected one of `name`, `addresses`, `port`, `protocol`, `backends`",
+            "19:1: unknown field `ports`, expected one of `name`, `addresses`, `port`, `protocol`, `backends`, `namespace`, `node_port`, `load_balancer`, `external_traffic_policy`",
         ),
         (
             "port = 80\n",
@@ -248,11 +268,12 @@ fn other_mistakes_are_told_with_their_place() {
     );
     assert_eq!(
         action("at = \"1s\"\ndo = \"flush_conntrack\"\ndown = \"1s\""),
-        "t.toml:32:8: `down` belongs to \"kill_agent\""
+        "t.toml:32:8: `down` belongs to actions that last"
     );
     assert_eq!(
         action("at = \"1s\"\ndo = \"sing\""),
-        "t.toml:31:6: unknown variant `sing`, expected `flush_conntrack` or `kill_agent`"
+        "t.toml:31:6: unknown variant `sing`, expected one of `flush_conntrack`, `kill_agent`, `cut_agent`, \
+         `cut_connections`, `kill_server`, `stop_server`"
     );
     let sysctl = |line: &str| error(&format!("{BOX}[sysctl]\n{line}\n"));
     assert_eq!(sysctl("max = 1"), "t.toml:22:1: nf_conntrack_max belongs to the whole machine");
@@ -260,10 +281,57 @@ fn other_mistakes_are_told_with_their_place() {
         sysctl("\"../x\" = 1"),
         "t.toml:22:1: `../x` is no name after nf_conntrack_ (as `tcp_timeout_time_wait` is)"
     );
+    let action = |text: &str| error(&format!("{BOX}{TRAFFIC}[[action]]\n{text}\n"));
     assert_eq!(
-        error(&format!("{BOX}[[node]]\nname = \"two\"\npod_networks = [\"10.0.0.1/24\"]\n")),
-        "t.toml:21:1: one [[node]] is needed, 2 are given"
+        action("at = \"1s\"\ndo = \"kill_server\""),
+        "t.toml:30:6: this action needs a cluster of several nodes"
     );
+}
+
+/// A second node for `BOX`, whose pods must then say where they are.
+const SECOND: &str = r#"[[node]]
+name = "two"
+pod_networks = ["10.244.2.1/24"]
+uplinks = ["203.0.113.2"]
+"#;
+
+#[test]
+fn mistakes_of_clusters_are_told_with_their_place() {
+    let cluster = BOX.replace("name = \"a\"\n", "name = \"a\"\nnode = \"one\"\n");
+    let cluster = cluster.replace("name = \"b\"\n", "name = \"b\"\nnode = \"one\"\n") + SECOND;
+    let (scenario, _) = Scenario::parse(&format!("{cluster}{TRAFFIC}"), "t.toml").unwrap();
+    assert!(scenario.is_cluster());
+    assert_eq!(error(&format!("{BOX}{SECOND}")), "t.toml:8:8: a pod of a cluster needs its `node`");
+    let cases = [
+        (
+            "uplinks = [\"203.0.113.2\"]\n",
+            "",
+            "nodes of a cluster need an uplink of each pod network's family",
+        ),
+        ("10.244.2.1/24", "10.244.1.65/24", "the pod networks of two nodes overlap"),
+        ("name = \"two\"", "name = \"one\"", "there are two [[node]] called `one`"),
+        (
+            "node = \"one\"\naddresses = [\"10.244.1.2\"]",
+            "node = \"three\"\naddresses = [\"10.244.1.2\"]",
+            "there is no node `three` (known: one, two)",
+        ),
+        (
+            "addresses = [\"10.244.1.2\"]",
+            "addresses = [\"10.244.1.2\"]\nworkload = \"Deploy/a\"",
+            "`Deploy/a` is not a kind",
+        ),
+        (
+            "to = \"service:web\"",
+            "to = \"loadbalancer:web\"",
+            "`nodeport:NAME@NODE` and `loadbalancer:NAME` are dialled from an outside machine",
+        ),
+    ];
+    for (old, new, message) in cases {
+        let text = format!("{cluster}{TRAFFIC}");
+        assert!(text.contains(old), "{old}");
+        let told = error(&text.replace(old, new));
+        assert!(told.contains(message), "{old}: {told}");
+    }
 }
 
 #[test]

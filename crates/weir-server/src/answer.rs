@@ -15,7 +15,9 @@ use weir_store::Measure;
 
 pub use connections::{ConnectionRow, ConnectionSort, Connections, End, RateRow, Rates};
 pub use report::{Cell, Column, Report, Unit};
-pub use status::{Cause, Gap, NodeCounter, NodeStatus, State, Status, StoreLevel, StoreStatus};
+pub use status::{
+    Cause, Gap, NodeCounter, NodeStatus, OtherView, State, Status, StoreLevel, StoreStatus,
+};
 
 /// Somebody who can be asked.
 pub trait Answers: Send + Sync {

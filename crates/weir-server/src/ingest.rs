@@ -1,25 +1,37 @@
 //! Accepting a batch once, however often it is sent: decide, attribute, fold, commit, answer.
 
-use std::collections::HashMap;
+mod patience;
+mod views;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::live::{Live, TakingBatch};
-use weir_flow::attribution::attribute;
+use hashbrown::HashSet;
+use weir_flow::attribution::{Attributed, attribute};
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::fold::Folder;
 use weir_flow::frame::{Batch, Header, Note};
-use weir_flow::ingest::{Answer, Decision, Ingest as Decisions};
+use weir_flow::ingest::{Answer, Decision, Ingest as Decisions, Ranges};
 use weir_flow::time::SECOND;
-use weir_flow::{BatchId, Digest, Directory, Epoch, Folded, WallTime};
+use weir_flow::{BatchId, Digest, Directory, Epoch, FlowRecord, Folded, Name, View, WallTime};
 use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
+
+use self::patience::Patience;
+use self::views::BatchViews;
+use crate::live::{Live, TakingBatch};
+
+pub use self::views::{Pair, Views};
 
 /// A batch may lie this far in the future; what lies further is moved back to now, and counted.
 const FUTURE_SECONDS: u64 = 120;
 /// Wait before the same batch is tried again.
 const RETRY: Duration = Duration::from_secs(2);
-/// Digests kept in memory per ingest; older ones are the store's to compare.
-const DIGESTS_MAX: usize = 8_192;
+/// Wait before a batch is tried again that names somebody the directory does not know yet.
+const WAIT_FOR_DIRECTORY: Duration = Duration::from_secs(1);
+/// Digests kept in memory per epoch; older ones are the store's to compare.
+const DIGESTS_MAX: usize = 256;
 
 /// What ingest did since its start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,36 +48,115 @@ pub struct IngestCounts {
     pub future: u64,
     /// Flow keys folded into a network or into "other" because a batch held too many.
     pub folded_keys: u64,
+    /// Records of connections that another node counts.
+    pub second_views: u64,
+    /// Records that were not their node's to tell; not billed.
+    pub foreign_views: u64,
+    /// Their bytes.
+    pub foreign_bytes: u64,
+    /// Records of which an end inside the cluster stayed unknown; not billed, declared as a gap.
+    pub undecided: u64,
+    /// Their bytes.
+    pub undecided_bytes: u64,
+    /// Times a batch was sent back until the directory knows more.
+    pub waited: u64,
+}
+
+/// Gives every batch the directory that names its ends.
+pub trait Directories: Send + Sync {
+    /// Lends the directory as `observer` sees the world. Its clock may be off by `skew_nanos`.
+    fn lend(&self, observer: &str, skew_nanos: u64, ask: &mut dyn FnMut(&dyn Directory));
+}
+
+impl<D: Directories + ?Sized> Directories for Arc<D> {
+    fn lend(&self, observer: &str, skew_nanos: u64, ask: &mut dyn FnMut(&dyn Directory)) {
+        D::lend(self, observer, skew_nanos, ask);
+    }
+}
+
+/// Whose batch it is.
+#[derive(Clone, Debug)]
+pub struct Speaker {
+    /// The node.
+    pub node: Name,
+    /// Its clock may be off by this much.
+    pub skew_nanos: u64,
+    /// Somebody has made sure that it is this node. A machine that speaks for itself may have been
+    /// renamed; its spool then keeps the name it began under.
+    pub authenticated: bool,
+}
+
+impl Speaker {
+    /// This machine itself.
+    pub fn here(node: &str) -> Self {
+        Self { node: node.into(), skew_nanos: 0, authenticated: false }
+    }
 }
 
 /// The way of a batch into the store.
 pub struct Ingest<D> {
-    node: String,
-    /// The name each epoch began under: a machine that is renamed keeps it until a new spool.
-    nodes: HashMap<Epoch, String>,
+    /// The name each epoch began under.
+    nodes: HashMap<Epoch, Name>,
     store: Arc<dyn FlowStore>,
-    directory: D,
+    directories: D,
     decisions: Decisions,
-    digests: HashMap<BatchId, Digest>,
+    digests: HashMap<Epoch, VecDeque<(u64, Digest)>>,
     folder: Folder,
+    /// A batch's records with their ends; kept for its room.
+    named: Vec<(FlowRecord, Attributed)>,
     live: Option<Arc<Live>>,
+    patience: Patience,
+    views: Views,
     counts: IngestCounts,
 }
 
-impl<D: Directory> Ingest<D> {
-    /// An ingest that continues where the store stands. Batches are taken to come from `node`.
-    pub fn new(node: String, store: Arc<dyn FlowStore>, directory: D) -> Result<Self, StoreError> {
+/// A batch that is ready to be committed.
+pub struct Prepared {
+    node: Name,
+    id: BatchId,
+    digest: Digest,
+    end_seconds: u64,
+    folded: Folded,
+    gaps: Vec<Gap>,
+    health: Vec<(String, i64)>,
+    views: BatchViews,
+    tally: Tally,
+}
+
+/// What a batch's records came to, beside what is folded.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    second: u64,
+    foreign: u64,
+    foreign_bytes: u64,
+    undecided: u64,
+    undecided_bytes: u64,
+}
+
+impl<D: Directories> Ingest<D> {
+    /// An ingest that continues where the store stands.
+    pub fn new(store: Arc<dyn FlowStore>, directories: D) -> Result<Self, StoreError> {
         let mut digests = HashMap::new();
         let (mut epochs, mut nodes) = (Vec::new(), HashMap::new());
         for known in store.committed()? {
-            let id = |sequence| BatchId { epoch: known.epoch, sequence };
-            digests.extend(known.digests.iter().map(|(number, digest)| (id(*number), *digest)));
-            nodes.insert(known.epoch, known.node);
+            let older = known.digests.len().saturating_sub(DIGESTS_MAX);
+            digests.insert(known.epoch, known.digests.into_iter().skip(older).collect());
+            nodes.insert(known.epoch, known.node.into());
             epochs.push((known.epoch, known.ranges));
         }
-        let decisions = Decisions::restore(epochs);
-        let (folder, counts) = (Folder::default(), IngestCounts::default());
-        Ok(Self { node, nodes, store, directory, decisions, digests, folder, live: None, counts })
+        Ok(Self {
+            nodes,
+            store,
+            directories,
+            decisions: Decisions::restore(epochs),
+            digests,
+            folder: Folder::default(),
+            named: Vec::new(),
+            live: None,
+            patience: Patience::default(),
+            views: Views::default(),
+            counts: IngestCounts::default(),
+        })
     }
 
     /// Shows every new batch's connections there, too.
@@ -80,73 +171,208 @@ impl<D: Directory> Ingest<D> {
         self.counts
     }
 
-    /// Takes a frame and answers. `now` is only used to recognise the future.
-    pub fn accept(&mut self, frame: &[u8], now: WallTime) -> Answer {
-        let answer = self.decide(frame, now);
-        match &answer {
+    /// What pairs of nodes saw of each other.
+    pub fn views(&self) -> &Views {
+        &self.views
+    }
+
+    /// The numbers of an epoch that are committed.
+    pub fn committed(&self, epoch: Epoch) -> Option<&Ranges> {
+        self.decisions.ranges(epoch)
+    }
+
+    /// Takes a frame and answers. `now` is used to recognise the future, and for how long a batch
+    /// has waited.
+    pub fn accept(&mut self, speaker: &Speaker, frame: &[u8], now: WallTime) -> Answer {
+        match self.prepare(speaker, frame, now) {
+            Ok(prepared) => {
+                let mut answers = self.commit(vec![prepared]);
+                answers.pop().unwrap_or_else(|| retry("the store gave no answer".to_owned()))
+            }
+            Err(answer) => answer,
+        }
+    }
+
+    /// Decides about a frame, names its ends and folds it; an answer where there is nothing left
+    /// to commit. Whatever is prepared must be handed to [`Ingest::commit`], together or one by
+    /// one, before the same batch is prepared again.
+    pub fn prepare(
+        &mut self,
+        speaker: &Speaker,
+        frame: &[u8],
+        now: WallTime,
+    ) -> Result<Prepared, Answer> {
+        let prepared = self.decide(speaker, frame, now);
+        if let Err(answer) = &prepared {
+            self.count(answer);
+        }
+        prepared
+    }
+
+    /// Commits batches in one transaction; one answer for each, in order.
+    pub fn commit(&mut self, prepared: Vec<Prepared>) -> Vec<Answer> {
+        let counters: Vec<Vec<(&str, i64)>> = prepared.iter().map(Prepared::counters).collect();
+        let batches: Vec<CommitBatch<'_>> = prepared
+            .iter()
+            .zip(&counters)
+            .map(|(batch, counters)| CommitBatch {
+                node: &batch.node,
+                id: batch.id,
+                digest: batch.digest,
+                end_seconds: batch.end_seconds,
+                flows: &batch.folded,
+                gaps: &batch.gaps,
+                counters,
+            })
+            .collect();
+        let outcomes = self.store.commit(&batches);
+        let answers: Vec<Answer> = match outcomes {
+            Ok(outcomes) => {
+                let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat(None));
+                prepared.into_iter().zip(outcomes).map(|(b, o)| self.settle(b, o)).collect()
+            }
+            Err(error) => {
+                let reason = chain(&error);
+                prepared.iter().map(|_| retry(reason.clone())).collect()
+            }
+        };
+        for answer in &answers {
+            self.count(answer);
+        }
+        answers
+    }
+
+    fn count(&mut self, answer: &Answer) {
+        match answer {
             Answer::Committed => {}
             Answer::Retry { .. } => self.counts.retried += 1,
             Answer::Refused { .. } => self.counts.refused += 1,
         }
-        answer
     }
 
-    fn decide(&mut self, frame: &[u8], now: WallTime) -> Answer {
-        let batch = match Batch::decode(frame) {
-            Ok(batch) => batch,
-            Err(error) => return refused(error.to_string()),
-        };
+    fn decide(
+        &mut self,
+        speaker: &Speaker,
+        frame: &[u8],
+        now: WallTime,
+    ) -> Result<Prepared, Answer> {
+        let batch = Batch::decode(frame).map_err(|error| refused(error.to_string()))?;
         let Header { id, digest, .. } = batch.header;
-        match self.decisions.decide(id, digest, self.digests.get(&id).copied()) {
-            Decision::New => self.commit(&batch, now),
+        let known = self.nodes.get(&id.epoch);
+        if speaker.authenticated && known.is_some_and(|known| *known != speaker.node) {
+            return Err(refused(format!("epoch {} belongs to another node", id.epoch)));
+        }
+        let node = known.unwrap_or(&speaker.node).clone();
+        match self.decisions.decide(id, digest, self.digest(id)) {
+            Decision::New => self.fold(node, speaker, &batch, now),
             Decision::Known => {
                 self.counts.known += 1;
-                Answer::Committed
+                Err(Answer::Committed)
             }
-            Decision::Conflict => refused(format!("batch {id} was committed with other content")),
-            Decision::TooManyHoles => retry("too many earlier batches are missing".to_owned()),
+            Decision::Conflict => {
+                Err(refused(format!("batch {id} was committed with other content")))
+            }
+            Decision::TooManyHoles => Err(retry("too many earlier batches are missing".to_owned())),
         }
     }
 
-    fn commit(&mut self, batch: &Batch<'_>, now: WallTime) -> Answer {
-        let offset = self.wall_offset(&batch.header, now);
-        let folded = match self.fold(batch, offset) {
-            Ok(folded) => folded,
-            Err(reason) => return refused(reason),
-        };
-        let (gaps, health) = match notes(batch) {
-            Ok(notes) => notes,
-            Err(reason) => return refused(reason),
-        };
-        let counters: Vec<(&str, i64)> =
-            health.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        let Header { id, digest, sealed_at, hour, .. } = batch.header;
-        let commit = CommitBatch {
-            node: self.nodes.get(&id.epoch).unwrap_or(&self.node),
-            id,
-            digest,
-            end_seconds: sealed_at.to_wall(offset).seconds().min((hour + 1) * 3_600),
-            flows: &folded,
-            gaps: &gaps,
-            counters: &counters,
-        };
-        match self.store.commit(&[commit]) {
-            Ok(outcomes) => self.answer(outcomes.first(), id, digest, &folded),
-            Err(error) => retry(chain(&error)),
-        }
-    }
-
-    fn answer(
+    fn fold(
         &mut self,
-        outcome: Option<&Outcome>,
+        node: Name,
+        speaker: &Speaker,
+        batch: &Batch<'_>,
+        now: WallTime,
+    ) -> Result<Prepared, Answer> {
+        let Header { id, digest, sealed_at, hour, .. } = batch.header;
+        let offset = self.wall_offset(&batch.header, now);
+        let (mut gaps, health) = notes(batch).map_err(refused)?;
+        let mut named = std::mem::take(&mut self.named);
+        let read = self.name_ends(&node, speaker, batch, offset, &mut named);
+        let waits = read.and_then(|unknown| self.wait_for(id, &unknown, now));
+        if let Err(answer) = waits {
+            named.clear();
+            self.named = named;
+            return Err(answer);
+        }
+
+        let mut live =
+            self.live.as_deref().and_then(|live| live.take(&node, &batch.header, offset));
+        let (mut views, mut tally) = (BatchViews::default(), Tally::default());
+        for (record, ends) in named.drain(..) {
+            self.folder.add(&record, offset, &ends);
+            views.add(&node, record.delta(), &ends);
+            tally.add(&record, ends.view);
+            if let Some(live) = &mut live {
+                live.record(&record, &ends);
+            }
+        }
+        if let Some(live) = &mut live {
+            batch.notes().flatten().for_each(|note| show(live, &note));
+        }
+        drop(live);
+        self.named = named;
+        let end_seconds = sealed_at.to_wall(offset).seconds().min((hour + 1) * 3_600);
+        gaps.extend(tally.gap(end_seconds));
+        let folded = self.folder.finish();
+        Ok(Prepared { node, id, digest, end_seconds, folded, gaps, health, views, tally })
+    }
+
+    /// Names the ends of every record; gives the addresses inside the cluster that stay unknown.
+    fn name_ends(
+        &self,
+        node: &str,
+        speaker: &Speaker,
+        batch: &Batch<'_>,
+        offset: i64,
+        named: &mut Vec<(FlowRecord, Attributed)>,
+    ) -> Result<HashSet<IpAddr>, Answer> {
+        let mut unknown = HashSet::new();
+        let mut read = Ok(());
+        self.directories.lend(node, speaker.skew_nanos, &mut |directory| {
+            read = batch.records().try_for_each(|record| {
+                let record = record.map_err(|error| refused(error.to_string()))?;
+                let ends = attribute(&record, offset, directory);
+                if ends.view == View::Undecided {
+                    unknown.extend([record.source, record.destination]);
+                }
+                named.push((record, ends));
+                Ok(())
+            });
+        });
+        read.map(|()| unknown)
+    }
+
+    /// Sends the batch back where the directory does not know an end inside the cluster yet.
+    fn wait_for(
+        &mut self,
         id: BatchId,
-        digest: Digest,
-        folded: &Folded,
-    ) -> Answer {
+        unknown: &HashSet<IpAddr>,
+        now: WallTime,
+    ) -> Result<(), Answer> {
+        if !unknown.is_empty() && self.patience.waits(id, unknown, now) {
+            self.counts.waited += 1;
+            return Err(Answer::Retry {
+                after: WAIT_FOR_DIRECTORY,
+                reason: "an address inside the cluster is not known yet".to_owned(),
+            });
+        }
+        self.patience.settled(id);
+        Ok(())
+    }
+
+    fn settle(&mut self, batch: Prepared, outcome: Option<Outcome>) -> Answer {
+        let Prepared { node, id, digest, folded, views, tally, .. } = batch;
         match outcome {
             Some(Outcome::Committed) => {
                 self.counts.committed += 1;
                 self.counts.folded_keys += folded.folded_keys;
+                self.counts.second_views += tally.second;
+                self.counts.foreign_views += tally.foreign;
+                self.counts.foreign_bytes += tally.foreign_bytes;
+                self.counts.undecided += tally.undecided;
+                self.counts.undecided_bytes += tally.undecided_bytes;
+                self.views.add(&node, views);
+                self.nodes.entry(id.epoch).or_insert(node);
                 self.remember(id, digest);
                 Answer::Committed
             }
@@ -161,13 +387,19 @@ impl<D: Directory> Ingest<D> {
         }
     }
 
+    /// The digest under which a number was committed, where it is still kept.
+    fn digest(&self, id: BatchId) -> Option<Digest> {
+        let mut kept = self.digests.get(&id.epoch)?.iter();
+        kept.find(|(sequence, _)| *sequence == id.sequence).map(|(_, digest)| *digest)
+    }
+
     fn remember(&mut self, id: BatchId, digest: Digest) {
         self.decisions.committed(id);
-        if self.digests.len() >= DIGESTS_MAX {
-            let oldest = id.sequence.saturating_sub(u64::try_from(DIGESTS_MAX / 2).unwrap_or(0));
-            self.digests.retain(|known, _| known.epoch == id.epoch && known.sequence > oldest);
+        let kept = self.digests.entry(id.epoch).or_default();
+        if kept.len() >= DIGESTS_MAX {
+            kept.pop_front();
         }
-        self.digests.insert(id, digest);
+        kept.push_back((id.sequence, digest));
     }
 
     /// The batch's wall offset, moved back where its clock runs ahead of ours.
@@ -180,30 +412,41 @@ impl<D: Directory> Ingest<D> {
         let ahead = sealed.0.saturating_sub(now.0);
         header.wall_offset_nanos.saturating_sub_unsigned(ahead)
     }
+}
 
-    fn fold(&mut self, batch: &Batch<'_>, offset: i64) -> Result<Folded, String> {
-        let node = self.nodes.get(&batch.header.id.epoch).unwrap_or(&self.node);
-        let mut live = self.live.as_deref().and_then(|live| live.take(node, &batch.header, offset));
-        for record in batch.records() {
-            match record {
-                Ok(record) => {
-                    let ends = attribute(&record, offset, &self.directory);
-                    self.folder.add(&record, offset, &ends);
-                    if let Some(live) = &mut live {
-                        live.record(&record, &ends);
-                    }
-                }
-                Err(error) => {
-                    // Nothing of a batch that is refused may slip into the next one.
-                    drop(self.folder.finish());
-                    return Err(error.to_string());
-                }
+impl Prepared {
+    fn counters(&self) -> Vec<(&str, i64)> {
+        self.health.iter().map(|(name, value)| (name.as_str(), *value)).collect()
+    }
+}
+
+impl Tally {
+    fn add(&mut self, record: &FlowRecord, view: View) {
+        let bytes = record.delta().bytes();
+        match view {
+            View::Counts { .. } | View::Transit => {}
+            View::Second => self.second += 1,
+            View::Foreign => {
+                self.foreign += 1;
+                self.foreign_bytes = self.foreign_bytes.saturating_add(bytes);
+            }
+            View::Undecided => {
+                self.undecided += 1;
+                self.undecided_bytes = self.undecided_bytes.saturating_add(bytes);
             }
         }
-        if let Some(live) = &mut live {
-            batch.notes().flatten().for_each(|note| show(live, &note));
-        }
-        Ok(self.folder.finish())
+    }
+
+    /// What could not be billed, declared.
+    fn gap(&self, seconds: u64) -> Option<Gap> {
+        (self.undecided > 0).then(|| Gap {
+            reason: GapReason::Undecided,
+            from_seconds: seconds,
+            to_seconds: seconds,
+            records: self.undecided,
+            bytes: self.undecided_bytes,
+            ..Gap::default()
+        })
     }
 }
 
@@ -219,7 +462,8 @@ fn show(live: &mut TakingBatch<'_>, note: &Note) {
             | GapReason::EventsLost
             | GapReason::EndedUnseen
             | GapReason::TrackingOff
-            | GapReason::SpoolTooOld => {}
+            | GapReason::SpoolTooOld
+            | GapReason::Undecided => {}
         },
     }
 }

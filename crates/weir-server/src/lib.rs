@@ -3,12 +3,16 @@
 
 pub mod answer;
 pub mod api;
+pub mod cluster;
+pub mod health;
 pub mod ingest;
 pub mod live;
 pub mod moment;
 pub mod query;
+pub mod ranges;
+pub mod wire;
 
 pub use answer::{AnswerError, Answers};
-pub use ingest::{Ingest, IngestCounts};
+pub use ingest::{Directories, Ingest, IngestCounts, Speaker};
 pub use live::Live;
 pub use query::{Board, Clock, Query, store_status};

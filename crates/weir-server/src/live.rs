@@ -86,8 +86,12 @@ pub struct TakingBatch<'a> {
 }
 
 impl TakingBatch<'_> {
-    /// One of its records.
+    /// One of its records. A connection that several nodes see is shown as the one that counts it
+    /// sees it.
     pub fn record(&mut self, record: &FlowRecord, ends: &Attributed) {
+        if !ends.view.counts() {
+            return;
+        }
         let key = (self.epoch, record.connection);
         self.table.record(key, self.node, self.wall_offset, record, ends);
     }

@@ -10,7 +10,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weir_flow::{Field, WallTime};
+use weir_flow::filter::{Operator, Subject, Test, Value};
+use weir_flow::{Class, Field, Filter, WallTime};
 use weir_store::{FlowQuery, FlowStore, Measure, Order, StoreError};
 
 use crate::Live;
@@ -89,7 +90,7 @@ impl Answers for Query {
         let TopQuestion { by, range, filter, sort, limit } = question;
         self.ask(&FlowQuery {
             range: range.clone(),
-            filter: filter.clone(),
+            filter: counted_once(filter, by),
             group_by: by.clone(),
             bucket_seconds: None,
             measures: Measure::ALL.to_vec(),
@@ -102,7 +103,7 @@ impl Answers for Query {
         let SeriesQuestion { by, range, filter, step_seconds, limit } = question;
         self.ask(&FlowQuery {
             range: range.clone(),
-            filter: filter.clone(),
+            filter: counted_once(filter, by),
             group_by: by.clone(),
             bucket_seconds: Some(*step_seconds),
             measures: Measure::ALL.to_vec(),
@@ -142,7 +143,34 @@ impl Answers for Query {
     }
 
     fn rates(&self, question: &RatesQuestion) -> Result<Rates, AnswerError> {
-        Ok(self.live.rates(question, (self.clock)()))
+        let filter = counted_once(&question.filter, &question.by);
+        let question = RatesQuestion { filter, ..question.clone() };
+        Ok(self.live.rates(&question, (self.clock)()))
+    }
+}
+
+/// What a tunnel carries is counted inside it already: the tunnel itself is in no sum, unless the
+/// question tells classes apart.
+fn counted_once(filter: &Filter, by: &[Field]) -> Filter {
+    if by.contains(&Field::Class) || tells_classes_apart(filter) {
+        return filter.clone();
+    }
+    let transport = Test {
+        subject: Subject::Field(Field::Class),
+        operator: Operator::In,
+        values: vec![Value::Number(Class::Transport.code().into())],
+    };
+    filter.clone().and(Filter::Not(Box::new(Filter::Test(transport))))
+}
+
+fn tells_classes_apart(filter: &Filter) -> bool {
+    match filter {
+        Filter::All => false,
+        Filter::And(left, right) | Filter::Or(left, right) => {
+            tells_classes_apart(left) || tells_classes_apart(right)
+        }
+        Filter::Not(inner) => tells_classes_apart(inner),
+        Filter::Test(test) => test.subject == Subject::Field(Field::Class),
     }
 }
 
@@ -154,5 +182,24 @@ fn from_store(error: StoreError) -> AnswerError {
         }
         StoreError::TimedOut { .. } => AnswerError::Busy(error.to_string()),
         other => AnswerError::Store(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunnels_are_left_out_of_sums_that_do_not_tell_classes_apart() {
+        for (filter, by, expected) in [
+            ("", vec![], "not class = transport"),
+            ("", vec![Field::Class], ""),
+            ("class = transport", vec![], "class = transport"),
+            ("not (port = 1 or class = same_node)", vec![], "not (port = 1 or class = same_node)"),
+            ("port = 1", vec![Field::Protocol], "port = 1 and not class = transport"),
+        ] {
+            let parsed = |text| Filter::parse(text).unwrap();
+            assert_eq!(counted_once(&parsed(filter), &by), parsed(expected), "{filter}");
+        }
     }
 }

@@ -19,10 +19,10 @@ use weir_flow::{
     BatchId, BootTime, Counters, Digest, Directory, Endpoint, EndpointKind, Epoch, Field, Filter,
     FlowRecord, Protocol, RecordFlags, Totals, WallTime,
 };
-use weir_server::Ingest;
+use weir_server::{Directories, Ingest, Speaker};
 use weir_store::{
-    CommitBatch, CommittedEpoch, CounterSum, FlowQuery, FlowStore, Health, Measure, Options, Order,
-    Outcome, Pruned, Result as Stored, SqliteStore, StoreError, StoredGap, Table,
+    CommitBatch, CommittedEpoch, CounterSum, FlowQuery, FlowStore, Health, Measure, Memory,
+    Options, Order, Outcome, Pruned, Result as Stored, SqliteStore, StoreError, StoredGap, Table,
 };
 
 /// Noon of a day; every batch is sealed a minute later.
@@ -35,6 +35,16 @@ impl Directory for Hosts {
     fn resolve(&self, question: &Question) -> Arc<Endpoint> {
         Arc::new(Endpoint::bare(EndpointKind::Host, question.address))
     }
+}
+
+impl Directories for Hosts {
+    fn lend(&self, _: &str, _: u64, ask: &mut dyn FnMut(&dyn Directory)) {
+        ask(self);
+    }
+}
+
+fn here() -> Speaker {
+    Speaker::here("node")
 }
 
 fn record(port: u16, bytes: u64) -> FlowRecord {
@@ -92,7 +102,7 @@ fn sqlite(directory: &Path) -> Arc<SqliteStore> {
 
 fn ingest(store: &Arc<impl FlowStore + 'static>) -> Ingest<Hosts> {
     let store = Arc::clone(store) as Arc<dyn FlowStore>;
-    Ingest::new("node".to_owned(), store, Hosts).unwrap()
+    Ingest::new(store, Hosts).unwrap()
 }
 
 /// What is stored in a range: bytes and openings.
@@ -128,7 +138,7 @@ fn a_batch_is_counted_once_however_often_it_comes() {
     let store = sqlite(directory.path());
     let mut ingest = ingest(&store);
     for sequence in [1, 2, 1, 1, 2] {
-        assert_eq!(ingest.accept(&one(sequence, 100), NOW), Answer::Committed);
+        assert_eq!(ingest.accept(&here(), &one(sequence, 100), NOW), Answer::Committed);
     }
     assert_eq!(all(&*store), (200, 2));
     let counts = ingest.counts();
@@ -140,10 +150,10 @@ fn the_same_number_with_other_content_is_refused_and_changes_nothing() {
     let directory = TempDir::new().unwrap();
     let store = sqlite(directory.path());
     let mut ingest = ingest(&store);
-    assert_eq!(ingest.accept(&one(1, 100), NOW), Answer::Committed);
-    let answer = ingest.accept(&one(1, 101), NOW);
+    assert_eq!(ingest.accept(&here(), &one(1, 100), NOW), Answer::Committed);
+    let answer = ingest.accept(&here(), &one(1, 101), NOW);
     assert!(refusal(&answer).contains("other content"), "{answer:?}");
-    assert_eq!(ingest.accept(&one(1, 100), NOW), Answer::Committed);
+    assert_eq!(ingest.accept(&here(), &one(1, 100), NOW), Answer::Committed);
     assert_eq!((all(&*store), ingest.counts().refused), ((100, 1), 1));
 }
 
@@ -154,14 +164,18 @@ fn a_restart_continues_where_the_store_stands() {
         let store = sqlite(directory.path());
         let mut ingest = ingest(&store);
         for sequence in [1, 2, 5] {
-            assert_eq!(ingest.accept(&one(sequence, 100), NOW), Answer::Committed);
+            assert_eq!(ingest.accept(&here(), &one(sequence, 100), NOW), Answer::Committed);
         }
         assert_eq!((ingest.counts().known, all(&*store).0), expected);
-        let answer = ingest.accept(&one(5, 7), NOW);
+        let answer = ingest.accept(&here(), &one(5, 7), NOW);
         assert!(refusal(&answer).contains("other content"), "the digest is kept, too: {answer:?}");
     }
     let store = sqlite(directory.path());
-    assert_eq!(ingest(&store).accept(&one(3, 1), NOW), Answer::Committed, "a hole is filled");
+    assert_eq!(
+        ingest(&store).accept(&here(), &one(3, 1), NOW),
+        Answer::Committed,
+        "a hole is filled"
+    );
     assert_eq!(all(&*store).0, 301);
 }
 
@@ -171,12 +185,16 @@ fn too_many_holes_are_put_off() {
     let store = sqlite(directory.path());
     let mut ingest = ingest(&store);
     let answers: Vec<Answer> =
-        (1..=70).map(|number| ingest.accept(&one(number * 2, 1), NOW)).collect();
+        (1..=70).map(|number| ingest.accept(&here(), &one(number * 2, 1), NOW)).collect();
     let committed = answers.iter().filter(|answer| **answer == Answer::Committed).count();
     assert_eq!(committed, 64);
     assert!(matches!(answers[69], Answer::Retry { .. }), "{:?}", answers[69]);
     assert_eq!(ingest.counts().retried, 6);
-    assert_eq!(ingest.accept(&one(1, 1), NOW), Answer::Committed, "the backlog comes first");
+    assert_eq!(
+        ingest.accept(&here(), &one(1, 1), NOW),
+        Answer::Committed,
+        "the backlog comes first"
+    );
 }
 
 #[test]
@@ -185,9 +203,9 @@ fn what_comes_from_the_future_is_moved_to_now_and_counted() {
     let store = sqlite(directory.path());
     let mut ingest = ingest(&store);
     let ahead = |sequence, seconds| frame(sequence, &[record(1_000, 100)], &[], seconds);
-    assert_eq!(ingest.accept(&ahead(1, 119), NOW), Answer::Committed);
+    assert_eq!(ingest.accept(&here(), &ahead(1, 119), NOW), Answer::Committed);
     assert_eq!(ingest.counts().future, 0, "two minutes are borne");
-    assert_eq!(ingest.accept(&ahead(2, 40 * 86_400), NOW), Answer::Committed);
+    assert_eq!(ingest.accept(&here(), &ahead(2, 40 * 86_400), NOW), Answer::Committed);
     assert_eq!(ingest.counts().future, 1);
     assert_eq!(all(&*store).0, 200);
     let by_now = NOON..NOON + 3 * 60 + 10;
@@ -203,10 +221,10 @@ fn garbage_is_refused_and_leaves_no_trace() {
     let mut flipped = good.clone();
     flipped[good.len() - 1] ^= 1;
     for bytes in [&b""[..], b"WEIRBAT\x01", &good[..good.len() - 1], &flipped] {
-        assert!(matches!(ingest.accept(bytes, NOW), Answer::Refused { .. }));
+        assert!(matches!(ingest.accept(&here(), bytes, NOW), Answer::Refused { .. }));
     }
     assert_eq!((all(&*store), ingest.counts().refused), ((0, 0), 4));
-    assert_eq!(ingest.accept(&good, NOW), Answer::Committed);
+    assert_eq!(ingest.accept(&here(), &good, NOW), Answer::Committed);
     assert_eq!(all(&*store), (100, 1), "and nothing of it slipped into the next");
 }
 
@@ -226,7 +244,7 @@ fn gaps_and_counts_are_stored_with_the_batch() {
     let notes = [Note::Gap(gap), Note::Forget(9), Note::Health("lost_events".to_owned(), 4)];
     let batch = frame(1, &[], &notes, 0);
     for _ in 0..2 {
-        assert_eq!(ingest.accept(&batch, NOW), Answer::Committed);
+        assert_eq!(ingest.accept(&here(), &batch, NOW), Answer::Committed);
     }
     let gaps = store.gaps(0..u64::MAX >> 1).unwrap();
     assert_eq!(gaps.iter().map(|stored| stored.gap).collect::<Vec<_>>(), [gap]);
@@ -270,6 +288,14 @@ impl FlowStore for Failing {
         self.store.counters(range)
     }
 
+    fn remember(&self, memories: &[Memory]) -> Stored<()> {
+        self.store.remember(memories)
+    }
+
+    fn remembered(&self, prefix: &[u8], after: &[u8], limit: usize) -> Stored<Vec<Memory>> {
+        self.store.remembered(prefix, after, limit)
+    }
+
     fn prune(&self, now_seconds: u64) -> Stored<Pruned> {
         self.store.prune(now_seconds)
     }
@@ -286,7 +312,7 @@ fn a_store_that_fails_is_tried_again_and_nothing_is_lost_or_doubled() {
     let failing = Arc::new(Failing { store, fails: AtomicBool::new(true) });
     let mut ingest = ingest(&failing);
     for _ in 0..3 {
-        match ingest.accept(&one(1, 100), NOW) {
+        match ingest.accept(&here(), &one(1, 100), NOW) {
             Answer::Retry { after, reason } => {
                 assert!(reason.contains("no space left") && reason.contains("/full/flows.db"));
                 assert!(!after.is_zero());
@@ -295,7 +321,7 @@ fn a_store_that_fails_is_tried_again_and_nothing_is_lost_or_doubled() {
         }
     }
     failing.fails.store(false, Ordering::Relaxed);
-    assert_eq!(ingest.accept(&one(1, 100), NOW), Answer::Committed);
+    assert_eq!(ingest.accept(&here(), &one(1, 100), NOW), Answer::Committed);
     assert_eq!(all(&*failing), (100, 1));
     assert_eq!((ingest.counts().retried, ingest.counts().committed), (3, 1));
 }

@@ -52,6 +52,19 @@ pub enum StoreError {
         /// The last version known here.
         known: u32,
     },
+    /// Written by an earlier weir, and not brought up to date yet.
+    #[error(
+        "{} has schema version {found}, this weir reads {known}: start this weir on it once, which brings it up to date",
+        path.display()
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// The version known here.
+        known: u32,
+    },
     /// An SQLite database, but not one of weir's.
     #[error("{} is a database of another program: use another directory", path.display())]
     Foreign {
@@ -148,6 +161,14 @@ pub enum InvalidBatch {
     /// A flow names an endpoint that the batch does not have.
     #[error("a flow names endpoint {index} of {len}")]
     Endpoint {
+        /// The index.
+        index: u32,
+        /// How many there are.
+        len: usize,
+    },
+    /// A flow names a service that the batch does not have.
+    #[error("a flow names service {index} of {len}")]
+    ServiceName {
         /// The index.
         index: u32,
         /// How many there are.

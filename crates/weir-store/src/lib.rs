@@ -53,6 +53,13 @@ pub trait FlowStore: Send + Sync {
     /// The agents' own counters, summed over the UTC hours that the range touches.
     fn counters(&self, range: Range<u64>) -> Result<Vec<CounterSum>>;
 
+    /// Keeps these durably until their time is over, in place of what has the same key.
+    fn remember(&self, memories: &[Memory]) -> Result<()>;
+
+    /// What is kept under keys that begin with `prefix` and come after `after`, by key, at most
+    /// `limit`.
+    fn remembered(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Memory>>;
+
     /// Deletes what is past its retention, a bounded amount of work per call. Call it again while
     /// [`Pruned::more`] holds.
     fn prune(&self, now_seconds: u64) -> Result<Pruned>;
@@ -134,6 +141,17 @@ pub struct CounterSum {
     pub value: i64,
 }
 
+/// Something that somebody wants to find again after a restart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// Under which key.
+    pub key: Vec<u8>,
+    /// What.
+    pub value: Vec<u8>,
+    /// Until when, seconds since 1970; pruned later.
+    pub until_seconds: u64,
+}
+
 /// What a call of [`FlowStore::prune`] removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
@@ -141,7 +159,7 @@ pub struct Pruned {
     pub rows: [u64; 3],
     /// Dictionary rows that nothing refers to any more.
     pub dictionary: u64,
-    /// Gaps, counters and epochs past the last retention.
+    /// Gaps, counters and epochs past the last retention, and memories whose time is over.
     pub other: u64,
     /// True when there is more to remove now.
     pub more: bool,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 
-use weir_flow::endpoint::Unresolved;
+use weir_flow::endpoint::{Resolution, Unresolved};
 use weir_flow::tuple::Protocol;
 use weir_flow::{Class, EndpointKind, Field, Filter, Level, Measures};
 
@@ -94,11 +94,13 @@ pub enum Measure {
     ConnectionsUnreplied,
     /// See [`Measures::connections_uncounted`].
     ConnectionsUncounted,
+    /// See [`Measures::transit_bytes`].
+    TransitBytes,
 }
 
 impl Measure {
     /// All of them, in the order of the documentation.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Bytes,
         Self::BytesSent,
         Self::BytesReceived,
@@ -110,6 +112,7 @@ impl Measure {
         Self::ConnectionsFailed,
         Self::ConnectionsUnreplied,
         Self::ConnectionsUncounted,
+        Self::TransitBytes,
     ];
 
     /// The stable snake-case name.
@@ -126,6 +129,7 @@ impl Measure {
             Self::ConnectionsFailed => "connections_failed",
             Self::ConnectionsUnreplied => "connections_unreplied",
             Self::ConnectionsUncounted => "connections_uncounted",
+            Self::TransitBytes => "transit_bytes",
         }
     }
 
@@ -148,6 +152,7 @@ impl Measure {
             Self::ConnectionsFailed => sums.connections_failed,
             Self::ConnectionsUnreplied => sums.connections_unreplied,
             Self::ConnectionsUncounted => sums.connections_uncounted,
+            Self::TransitBytes => sums.transit_bytes,
         }
     }
 }
@@ -192,6 +197,8 @@ pub enum Cell {
     Class(Class),
     /// A kind of endpoint.
     Kind(EndpointKind),
+    /// What told whose an endpoint is.
+    Resolution(Resolution),
     /// A reason.
     Unresolved(Unresolved),
     /// 4 or 6.
@@ -221,6 +228,7 @@ impl fmt::Display for Cell {
             Self::Protocol(protocol) => write!(f, "{protocol}"),
             Self::Class(class) => write!(f, "{class}"),
             Self::Kind(kind) => write!(f, "{kind}"),
+            Self::Resolution(how) => f.write_str(how.name()),
             Self::Unresolved(reason) => f.write_str(reason.name()),
             Self::IpVersion(version) => write!(f, "{version}"),
         }

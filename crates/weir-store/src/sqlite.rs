@@ -17,6 +17,7 @@ mod facts;
 mod filter;
 mod health;
 mod lists;
+mod memory;
 mod open;
 mod plan;
 mod prune;
@@ -34,8 +35,8 @@ use rusqlite::{Connection, ErrorCode, ffi};
 use weir_flow::{Field, Level};
 
 use crate::{
-    CommitBatch, CommittedEpoch, CounterSum, FlowQuery, FlowStore, Health, Outcome, Pruned, Result,
-    StoreError, StoredGap, Table,
+    CommitBatch, CommittedEpoch, CounterSum, FlowQuery, FlowStore, Health, Memory, Outcome, Pruned,
+    Result, StoreError, StoredGap, Table,
 };
 use commit::Writer;
 
@@ -216,6 +217,18 @@ impl FlowStore for SqliteStore {
 
     fn counters(&self, range: Range<u64>) -> Result<Vec<CounterSum>> {
         self.read("read counters", |connection, _| Ok(lists::counters(connection, &range)?))
+    }
+
+    fn remember(&self, memories: &[Memory]) -> Result<()> {
+        self.writer("remember")?
+            .remember(memories)
+            .map_err(|error| database_error("remember", &self.file, error))
+    }
+
+    fn remembered(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Memory>> {
+        self.read("read what is remembered", |connection, _| {
+            Ok(memory::remembered(connection, prefix, after, limit)?)
+        })
     }
 
     fn prune(&self, now_seconds: u64) -> Result<Pruned> {

@@ -2,6 +2,8 @@
 
 mod layered;
 mod query;
+mod ranges;
+mod server;
 mod top;
 mod up;
 pub(crate) mod value;
@@ -15,6 +17,8 @@ pub(crate) use layered::{Layered, Origin};
 pub(crate) use query::{
     FlowsArgs, GlobalDataDir, QueryArgs, Question, SeriesArgs, StatusArgs, TopQueryArgs, ValuesArgs,
 };
+pub(crate) use ranges::{RangesAction, RangesArgs, RangesBuildArgs, RangesLookupArgs, RangesPlace};
+pub(crate) use server::ServerArgs;
 pub(crate) use top::TopArgs;
 pub(crate) use up::UpArgs;
 pub(crate) use value::{Conntrack, Listen};
@@ -61,12 +65,18 @@ pub(crate) enum Command {
     /// Read this machine's connections and keep their flows, until stopped.
     #[command(after_help = up::EXAMPLES)]
     Up(Box<Layered<UpArgs>>),
+    /// Take what agents on other machines read, name it, keep it and answer, until stopped.
+    #[command(after_help = server::EXAMPLES)]
+    Server(Box<Layered<ServerArgs>>),
     /// Show what this machine's connections are doing now.
     #[command(after_help = top::EXAMPLES)]
     Top(TopArgs),
     /// Ask what was kept.
     #[command(after_help = query::EXAMPLES)]
     Query(QueryArgs),
+    /// Say whose addresses outside the cluster are.
+    #[command(after_help = ranges::EXAMPLES)]
+    Ranges(RangesArgs),
     /// Look at the configuration.
     #[command(after_help = CONFIG_EXAMPLES)]
     Config(ConfigArgs),
@@ -90,6 +100,10 @@ pub(crate) enum ConfigAction {
     Check(Box<Layered<UpArgs>>),
     /// Print a configuration with every setting, explained.
     Example,
+    /// Say what `weir server` would run with, given the same flags; refuse what it would refuse.
+    CheckServer(Box<Layered<ServerArgs>>),
+    /// Print a configuration of `weir server` with every setting, explained.
+    ExampleServer,
 }
 
 #[derive(Debug, clap::Args)]

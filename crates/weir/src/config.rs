@@ -15,7 +15,8 @@ use self::file::{At, ConfigFile};
 use crate::args::{Conntrack, Layered, Listen, Origin, UpArgs, UsageError};
 use crate::data_dir;
 
-pub(crate) use print::{EXAMPLE, print};
+pub(crate) use file::{Setting, Written, unknown};
+pub(crate) use print::{EXAMPLE, levels, place, print, scalar};
 
 /// What `weir up` runs with.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]

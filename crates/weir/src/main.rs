@@ -6,9 +6,11 @@ mod config;
 mod data_dir;
 mod location;
 mod query;
+mod ranges;
 mod remote;
 mod render;
 mod say;
+mod server;
 mod signals;
 mod station;
 mod top;
@@ -45,8 +47,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             config.warnings().iter().for_each(|warning| warn(warning));
             up::run(&config)
         }
+        Command::Server(args) => {
+            let config = server::resolve(*args)?.config;
+            config.warnings().iter().for_each(|warning| warn(warning));
+            server::run(&config)
+        }
         Command::Top(args) => top::run(&args),
         Command::Query(args) => query::run(args),
+        Command::Ranges(args) => ranges::run(args),
         Command::Config(ConfigArgs { action: ConfigAction::Check(args) }) => {
             let resolved = config::resolve(*args)?;
             resolved.config.warnings().iter().for_each(|warning| warn(warning));
@@ -54,6 +62,14 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::Config(ConfigArgs { action: ConfigAction::Example }) => {
             Ok(render::to_stdout(|out, _| out.write_all(config::EXAMPLE.as_bytes()))?)
+        }
+        Command::Config(ConfigArgs { action: ConfigAction::CheckServer(args) }) => {
+            let resolved = server::resolve(*args)?;
+            resolved.config.warnings().iter().for_each(|warning| warn(warning));
+            Ok(render::to_stdout(|out, _| out.write_all(server::print(&resolved).as_bytes()))?)
+        }
+        Command::Config(ConfigArgs { action: ConfigAction::ExampleServer }) => {
+            Ok(render::to_stdout(|out, _| out.write_all(server::EXAMPLE.as_bytes()))?)
         }
         Command::Completions(args) => completions::complete(&args),
         Command::Man(args) => completions::man(args),

@@ -9,7 +9,6 @@ mod directory;
 mod door;
 mod machine;
 mod status_file;
-mod tracking;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +16,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use weir_agent::machine::Machine;
+use weir_agent::tracking::{self, Activated};
 use weir_agent::{Agent, AgentConfig, AgentStatus, FlowSource, Spool, SpoolLimits, clock};
 use weir_server::query::Board;
 use weir_server::{Ingest, Live, Query};
@@ -24,9 +25,8 @@ use weir_store::{FlowStore, Limits, Options, Retention, SqliteStore};
 
 use self::delivery::InProcess;
 use self::directory::SharedDirectory;
-use self::machine::{Machine, Surroundings};
+use self::machine::ThisMachine;
 use self::status_file::StatusFile;
-use self::tracking::Activated;
 use crate::say::say;
 use crate::top::host_name;
 
@@ -60,7 +60,7 @@ pub(crate) struct Station {
     store: Arc<SqliteStore>,
     query: Arc<Query>,
     agent: Agent<Box<dyn FlowSource + Send>>,
-    machine: Machine,
+    machine: ThisMachine,
     delivery: InProcess,
     status: StatusFile,
     _activated: Option<Activated>,
@@ -91,22 +91,24 @@ impl Station {
     ) -> anyhow::Result<Self> {
         let by_netlink = plan.door == Door::Netlink;
         if by_netlink && plan.set_sysctls {
-            tracking::set_sysctls();
+            tracking::set_sysctls(say);
         } else if by_netlink {
-            tracking::check_sysctls("with --set-sysctls (weir up: without --no-set-sysctls)");
+            let how = "with --set-sysctls (weir up: without --no-set-sysctls)";
+            tracking::check_sysctls(how, say);
         }
         door::check(&plan.door, &plan.data_dir)?;
         // Listening before anything else: even the packet that probes tracking is heard to end.
         let source = door::open(&plan.door)?;
         // Text and sockets need no permission, and so cannot ask for tracking.
         let (tracking, installed) = if by_netlink {
-            let (tracking, installed) = tracking::prepare(plan.activate_conntrack)?;
+            let (tracking, installed) =
+                tracking::prepare(plan.activate_conntrack, "weir up --activate-conntrack", say)?;
             (Some(tracking), installed)
         } else {
             (None, None)
         };
         // A clean exit takes our table away, and so does a failed start; the settings stay.
-        let activated = installed.map(|_| Activated);
+        let activated = installed.map(|_| Activated::new(say));
         let boot = clock::boot_id()?;
         let spool_dir = plan.data_dir.join("spool");
         let (spool, recovered) =
@@ -121,7 +123,7 @@ impl Station {
         let live = Arc::new(Live::default());
         let shared = || Arc::clone(&store) as Arc<dyn FlowStore>;
         let query = Arc::new(Query::new(shared(), Arc::clone(&live), board, Arc::new(clock::wall)));
-        let ingest = Ingest::new(host_name(), shared(), facts.clone())
+        let ingest = Ingest::new(shared(), facts.clone())
             .context("read what the store has committed")?
             .with_live(live);
         let delivery = InProcess::new(
@@ -131,14 +133,9 @@ impl Station {
             facts.clone(),
             Arc::clone(status.ingest()),
         );
-        let machine = Machine::new(Surroundings {
-            facts,
-            tracking,
-            installed,
-            down_since: recovered.last_sealed,
-            spool: spool_dir,
-            status: status.clone(),
-        })?;
+        let down_since = recovered.last_sealed;
+        let machine = Machine::new(tracking, installed, down_since, &spool_dir, say)?;
+        let machine = ThisMachine::new(facts, machine, status.clone());
         let Plan { interval, cpu_budget, .. } = *plan;
         let config = AgentConfig { interval, cpu_budget, ..AgentConfig::default() };
         Ok(Self {

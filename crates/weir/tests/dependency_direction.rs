@@ -10,9 +10,10 @@ use serde_json::Value;
 const MAY_USE: &[(&str, &[&str])] = &[
     ("weir-flow", &[]),
     ("weir-conntrack", &["weir-flow"]),
-    ("weir-agent", &["weir-flow", "weir-conntrack"]),
+    ("weir-proto", &["weir-flow"]),
+    ("weir-agent", &["weir-flow", "weir-conntrack", "weir-proto"]),
     ("weir-store", &["weir-flow"]),
-    ("weir-server", &["weir-flow", "weir-store"]),
+    ("weir-server", &["weir-flow", "weir-proto", "weir-store"]),
     ("weir", &["weir-flow", "weir-conntrack", "weir-agent", "weir-store", "weir-server"]),
     ("weir-lab", &["weir-flow", "weir-conntrack"]),
 ];
@@ -31,7 +32,9 @@ const NEVER_LINKS: &[(&str, &[&str])] = &[
     // Pure: no IO, no async, no clock, no kube.
     ("weir-flow", &["libc", "tokio", "jiff", "kube", "rusqlite", "serde_json"]),
     // Runs on every node, with privilege: no database, no web framework, no kube.
-    ("weir-agent", &["libsqlite3-sys", "kube", "axum", "tokio"]),
+    ("weir-agent", &["libsqlite3-sys", "kube", "axum"]),
+    // Both ends of the wire link it.
+    ("weir-proto", &["libsqlite3-sys", "kube", "axum", "tokio"]),
     ("weir-store", &["kube", "axum"]),
 ];
 

@@ -201,14 +201,14 @@ fn commands(text: &str) -> Vec<&str> {
         .map(|command| command.split(['#', '|', ';']).next().unwrap_or(command).trim())
         // Prose and configuration mention weir, too; commands begin with a subcommand.
         .filter(|command| {
-            let names = ["up", "top", "query", "config", "completions", "man"];
+            let names = ["up", "top", "server", "query", "ranges", "config", "completions", "man"];
             names.iter().any(|name| command.split(' ').next() == Some(*name))
         })
         .collect()
 }
 
 fn is_name(word: &str) -> bool {
-    const NAMES: [&str; 12] = [
+    const NAMES: [&str; 19] = [
         "up",
         "top",
         "query",
@@ -218,7 +218,14 @@ fn is_name(word: &str) -> bool {
         "status",
         "config",
         "check",
+        "check-server",
         "example",
+        "example-server",
+        "server",
+        "ranges",
+        "list",
+        "lookup",
+        "build",
         "completions",
         "man",
     ];

@@ -1,5 +1,5 @@
 //! The whole agent half: reading, ledger, sealing, the spool on disk with its syncs, delivery to
-//! one who takes everything.
+//! one who takes everything: by a function call, or compressed and over TLS to another process.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +10,9 @@ use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 use weir_agent::coverage::Counted;
 use weir_agent::spool::Frames;
+use weir_agent::wire::Speaker;
 use weir_agent::{
-    Agent, AgentConfig, AgentStatus, Deliver, Environment, Spool, SpoolLimits, clock,
+    Agent, AgentConfig, AgentStatus, Carry, Deliver, Environment, Spool, SpoolLimits, clock,
 };
 use weir_flow::batch::Gap;
 use weir_flow::connection::{Listeners, NoListeners};
@@ -21,6 +22,7 @@ use weir_lab::figures::{at_most, float, inform, median, process_cpu};
 
 use crate::floor::Floor;
 use crate::moving::Moving;
+use crate::taker::TakingProcess;
 
 /// Rounds of floor and tick; the medians count.
 const ROUNDS: usize = 9;
@@ -52,17 +54,49 @@ pub(crate) fn open(spool: &TempDir, percent: u32, interval: Duration) -> Result<
     let limits = SpoolLimits::default();
     let (spool, recovered) = Spool::open(spool.path(), clock::boot_id()?, clock::wall(), limits)?;
     let frames = Arc::clone(spool.frames());
-    Ok(Opened { agent: Agent::new(config, Moving::open(percent)?, spool, recovered), frames })
+    let identity =
+        Speaker { epoch: spool.epoch(), epoch_born: spool.epoch_born(), boot: spool.boot() };
+    let agent = Agent::new(config, Moving::open(percent)?, spool, recovered);
+    Ok(Opened { agent, frames, identity })
 }
 
 pub(crate) struct Opened {
     pub(crate) agent: Agent<Moving>,
     pub(crate) frames: Arc<Frames>,
+    pub(crate) identity: Speaker,
 }
 
+/// The agent half as `weir up` has it.
 pub(crate) fn measure(entries: u32, percent: u32) -> Result<()> {
     let directory = directory()?;
-    let Opened { agent, frames } = open(&directory, percent, Duration::ZERO)?;
+    let opened = open(&directory, percent, Duration::ZERO)?;
+    measure_one("agent", entries, percent, opened, &mut Taker, 1.8)
+}
+
+/// The whole agent of a node.
+pub(crate) fn measure_wire(entries: u32, percent: u32) -> Result<()> {
+    let (directory, elsewhere) = (directory()?, directory()?);
+    let taking = TakingProcess::start(elsewhere.path())?;
+    let opened = open(&directory, percent, Duration::ZERO)?;
+    let mut way = taking.way(opened.identity);
+    let watch = way.status();
+    measure_one("agent_wire", entries, percent, opened, &mut way, 2.0)?;
+    let sent = watch.get();
+    let records = float(u64::from(entries)) * float(u64::try_from(WARM_UP + ROUNDS)?);
+    inform("agent_wire_compression", float(sent.frame_bytes) / float(sent.wire_bytes), "ratio");
+    inform("agent_wire_bytes", float(sent.wire_bytes) / records, "bytes/record");
+    Ok(())
+}
+
+fn measure_one(
+    what: &str,
+    entries: u32,
+    percent: u32,
+    opened: Opened,
+    carrier: &mut dyn Carry,
+    target: f64,
+) -> Result<()> {
+    let Opened { agent, frames, .. } = opened;
     let stopping = AtomicBool::new(false);
     let mut meter = Meter {
         floor: Floor::open()?,
@@ -73,7 +107,7 @@ pub(crate) fn measure(entries: u32, percent: u32) -> Result<()> {
         begun_at: 0.0,
         records: 0,
     };
-    agent.run(&mut meter, &mut Taker, &stopping)?;
+    agent.run(&mut meter, carrier, &stopping)?;
 
     let Meter { floors, ticks, records, .. } = meter;
     let measured = floors.iter().zip(&ticks).skip(WARM_UP).take(ROUNDS);
@@ -85,14 +119,14 @@ pub(crate) fn measure(entries: u32, percent: u32) -> Result<()> {
     let share = float(records) / billing / f64::from(entries) * 100.0;
     ensure!((share - f64::from(percent)).abs() < 1.0, "{share} % of the entries moved");
     let name = format!("{}k_{percent}_percent_active", entries / 1_000);
-    inform(&format!("agent_tick_{name}"), median(&mut costs) * 1e3, "ms_of_cpu");
+    inform(&format!("{what}_tick_{name}"), median(&mut costs) * 1e3, "ms_of_cpu");
     let beyond = median(&mut beyond) * 1e9 / f64::from(entries);
-    inform(&format!("agent_beyond_floor_{name}"), beyond, "ns/entry");
+    inform(&format!("{what}_beyond_floor_{name}"), beyond, "ns/entry");
     let ratio = median(&mut ratios);
     if percent == 100 {
-        at_most(&format!("agent_over_floor_{name}"), ratio, "ratio", 1.8);
+        at_most(&format!("{what}_over_floor_{name}"), ratio, "ratio", target);
     } else {
-        inform(&format!("agent_over_floor_{name}"), ratio, "ratio");
+        inform(&format!("{what}_over_floor_{name}"), ratio, "ratio");
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use weir_flow::connection::Listeners;
 use weir_flow::frame::Note;
 use weir_flow::journal::encode_last_word;
 use weir_flow::ledger::{Clock, Ledger, LedgerCounts, Slot, Surroundings};
-use weir_flow::seal::{Sealed, Sealer};
+use weir_flow::seal::{SealLimits, Sealed, Sealer};
 use weir_flow::{FlowRecord, Sample};
 
 use crate::AgentError;
@@ -48,6 +48,11 @@ impl Books {
         ledger.announce();
         let (clock, tick) = (Clock::default(), Tick::default());
         Self { ledger, sealer, clock, tick, recovered, words: Vec::new() }
+    }
+
+    /// Sets how much the batches may hold that are sealed from now on.
+    pub(super) fn set_limits(&mut self, limits: SealLimits) {
+        self.sealer.set_limits(limits);
     }
 
     /// With the next whole dump, tells of every connection.

@@ -24,6 +24,7 @@ fn question(side: Side, protocol: Protocol, own: SocketAddr, peer: SocketAddr) -
         peer_address: peer.ip(),
         peer_port: peer.port(),
         at: now(),
+        latest: now(),
     }
 }
 
@@ -35,7 +36,7 @@ fn own_name() -> String {
     let executable = executable.file_name().unwrap().to_str().unwrap().to_owned();
     let owner = cgroup::owner_of_process(&cgroup);
     let name = owner.and_then(|owner| owner.unit.or(owner.container));
-    name.map_or(executable, String::from)
+    name.map_or(executable, |name| name.to_string())
 }
 
 fn refreshed() -> LocalDirectory {

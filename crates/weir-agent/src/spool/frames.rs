@@ -1,15 +1,22 @@
 //! The sealed batches: written by one thread, delivered by another.
+//!
+//! A batch that is answered before a checkpoint covers it keeps its file, as the ledger's journal,
+//! under a name that says so: after a restart it is neither sent again nor missed if it is damaged.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::frame::{Batch, FrameBuilder, Note};
+use weir_flow::ingest::Ranges;
+use weir_flow::seal::SealLimits;
 
-use super::{SpoolLimits, free_bytes, quarantined, remove, write_durably};
+use super::disk::{Room, room};
+use super::{SpoolLimits, quarantined, remove, write_durably};
 use crate::{AgentError, clock};
 
 /// What is known of the frames at the start.
@@ -24,8 +31,8 @@ impl Known {
         Self { checkpointed, ..Self::default() }
     }
 
-    pub(super) fn add(&mut self, sequence: u64, bytes: usize) {
-        self.held.insert(sequence, Held::new(bytes));
+    pub(super) fn add(&mut self, sequence: u64, bytes: usize, answered: bool) {
+        self.held.insert(sequence, Held { answered, ..Held::new(bytes) });
     }
 }
 
@@ -50,6 +57,17 @@ pub struct Frames {
     limits: SpoolLimits,
     state: Mutex<State>,
     changed: Condvar,
+    /// Told of changes, too: whoever cannot wait at a condition variable.
+    bell: OnceLock<Bell>,
+}
+
+/// What is called after something changed.
+struct Bell(Box<dyn Fn() + Send + Sync>);
+
+impl fmt::Debug for Bell {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bell")
+    }
 }
 
 #[derive(Debug)]
@@ -65,8 +83,12 @@ struct State {
     disk_fails: bool,
     /// Dropped frames, so far.
     dropped: u64,
+    /// The most the other side takes in a batch, where it has said so.
+    announced: Option<SealLimits>,
 }
 
+/// What a frame's name ends in once it is answered.
+const DONE: &str = ".done";
 /// Gaps held apart until a batch takes them; beyond that, those of one reason are joined.
 const GAPS_MAX: usize = 64;
 /// Batches kept in quarantine; beyond it the oldest go.
@@ -154,12 +176,27 @@ impl Frames {
             wants_checkpoint: false,
             disk_fails: false,
             dropped: 0,
+            announced: None,
         };
         Self {
             directory: directory.to_owned(),
             limits,
             state: Mutex::new(state),
             changed: Condvar::new(),
+            bell: OnceLock::new(),
+        }
+    }
+
+    /// Calls `ring` after each batch that comes in. Only the first caller is heard.
+    pub(crate) fn on_change(&self, ring: impl Fn() + Send + Sync + 'static) {
+        let first = self.bell.set(Bell(Box::new(ring)));
+        debug_assert!(first.is_ok(), "one way to the server has one bell");
+    }
+
+    fn has_changed(&self) {
+        self.changed.notify_all();
+        if let Some(Bell(ring)) = self.bell.get() {
+            ring();
         }
     }
 
@@ -173,6 +210,32 @@ impl Frames {
         let none = |state: &mut State| first(state).is_none();
         let waited = self.changed.wait_timeout_while(state, timeout, none);
         let sequence = first(&waited.unwrap_or_else(PoisonError::into_inner).0)?;
+        self.read(sequence)
+    }
+
+    /// The first batch behind `after` without an answer that `skip` does not name.
+    pub(crate) fn waiting(&self, after: u64, skip: impl Fn(u64) -> bool) -> Option<u64> {
+        let state = self.lock();
+        let behind = state.held.range(after.saturating_add(1)..);
+        let mut waiting = behind.filter(|(sequence, held)| !held.answered && !skip(**sequence));
+        waiting.next().map(|(sequence, _)| *sequence).filter(|_| state.deliverable)
+    }
+
+    /// Batches behind `after` that have no answer.
+    pub(crate) fn unanswered_behind(&self, after: u64) -> usize {
+        let state = self.lock();
+        let behind = state.held.range(after.saturating_add(1)..);
+        behind.filter(|(_, held)| !held.answered).count()
+    }
+
+    /// The newest batch there is; 0 where there is none.
+    pub(crate) fn newest(&self) -> u64 {
+        let state = self.lock();
+        state.held.last_key_value().map_or(state.checkpointed, |(sequence, _)| *sequence)
+    }
+
+    /// Reads a batch that waits for its answer.
+    pub(crate) fn read(&self, sequence: u64) -> Option<Undelivered> {
         match fs::read(path(&self.directory, sequence)) {
             Ok(frame) => Some(Undelivered { sequence, frame }),
             Err(error) => {
@@ -190,11 +253,65 @@ impl Frames {
     pub fn answered(&self, sequence: u64) -> Result<(), AgentError> {
         let mut state = self.lock();
         state.waiting_because = None;
-        if let Some(held) = state.held.get_mut(&sequence) {
-            held.answered = true;
-        }
+        self.mark(&mut state, sequence);
         drop(state);
         self.tidy()
+    }
+
+    /// Notes what the other side has already; returns how many batches of ours that are.
+    pub(crate) fn settle(&self, committed: &Ranges) -> Result<u64, AgentError> {
+        let mut state = self.lock();
+        // Whoever tells us this can be reached.
+        state.waiting_because = None;
+        let known = |sequence: &u64| committed.contains(*sequence);
+        let waiting = state.held.iter().filter(|(_, held)| !held.answered);
+        let done: Vec<u64> = waiting.map(|(sequence, _)| *sequence).filter(known).collect();
+        for sequence in &done {
+            self.mark(&mut state, *sequence);
+        }
+        drop(state);
+        self.tidy()?;
+        Ok(u64::try_from(done.len()).unwrap_or(0))
+    }
+
+    /// Marks a batch as answered, in its file's name, too, where that stays.
+    fn mark(&self, state: &mut State, sequence: u64) {
+        let covered = sequence <= state.checkpointed;
+        let Some(held) = state.held.get_mut(&sequence) else { return };
+        if !std::mem::replace(&mut held.answered, true) && !covered {
+            let (from, to) = (path(&self.directory, sequence), done(&self.directory, sequence));
+            if let Err(error) = fs::rename(&from, &to) {
+                // Then it is offered once more after a restart, and known there.
+                tracing::debug!(%error, sequence, "an answer was not written down");
+            }
+        }
+    }
+
+    /// The most the other side takes in a batch, from now on.
+    pub(crate) fn announce(&self, limits: SealLimits) {
+        self.lock().announced = Some(limits);
+    }
+
+    /// The most the other side takes in a batch, where it has said so.
+    pub(crate) fn announced(&self) -> Option<SealLimits> {
+        self.lock().announced
+    }
+
+    /// Puts a gap notice in the place of a batch that the other side will never take for its size.
+    /// False while it cannot be: until a checkpoint covers it, it is the ledger's journal.
+    pub(crate) fn give_up(&self, sequence: u64) -> Result<bool, AgentError> {
+        let mut state = self.lock();
+        if sequence > state.checkpointed {
+            state.wants_checkpoint = true;
+            return Ok(false);
+        }
+        drop(state);
+        let (from, to) = (path(&self.directory, sequence), quarantined(&self.directory, sequence));
+        remove(&to)?;
+        fs::hard_link(&from, &to).map_err(AgentError::spool("move to quarantine", &from))?;
+        limit_quarantine(&self.directory.join("quarantine"))?;
+        self.drop_records(sequence, GapReason::Refused)?;
+        Ok(true)
     }
 
     /// Moves a refused batch out of the way; `gaps` are declared with the next one.
@@ -269,7 +386,7 @@ impl Frames {
     pub(super) fn write(&self, sequence: u64, frame: &[u8]) -> Result<(), AgentError> {
         write_durably(&path(&self.directory, sequence), frame)?;
         self.lock().held.insert(sequence, Held::new(frame.len()));
-        self.changed.notify_all();
+        self.has_changed();
         self.keep_limits()
     }
 
@@ -279,7 +396,7 @@ impl Frames {
         state.checkpointed = sequence;
         state.deliverable = true;
         drop(state);
-        self.changed.notify_all();
+        self.has_changed();
         self.tidy()
     }
 
@@ -287,27 +404,29 @@ impl Frames {
     fn tidy(&self) -> Result<(), AgentError> {
         let mut state = self.lock();
         let covered = state.checkpointed;
-        let done: Vec<u64> = state
+        let over: Vec<u64> = state
             .held
             .range(..=covered)
             .filter(|(_, held)| held.answered)
             .map(|(sequence, _)| *sequence)
             .collect();
-        for sequence in &done {
+        for sequence in &over {
             state.held.remove(sequence);
         }
         drop(state);
-        done.iter().try_for_each(|sequence| remove(&path(&self.directory, *sequence)))
+        over.iter().try_for_each(|sequence| {
+            remove(&path(&self.directory, *sequence))?;
+            remove(&done(&self.directory, *sequence))
+        })
     }
 
     /// Drops the oldest batches while the spool is too large or the disk too full.
     fn keep_limits(&self) -> Result<(), AgentError> {
         let disk = File::open(&self.directory);
-        let free = || disk.as_ref().ok().and_then(free_bytes).unwrap_or(u64::MAX);
+        let room = || disk.as_ref().ok().and_then(room).unwrap_or(Room::PLENTY);
         loop {
             let Load { bytes, undelivered, .. } = self.load();
-            let over = bytes > self.limits.bytes || free() < self.limits.free_bytes;
-            if !over || undelivered < 2 {
+            if !self.limits.are_exceeded(bytes, room()) || undelivered < 2 {
                 return Ok(());
             }
             let mut state = self.lock();
@@ -319,19 +438,23 @@ impl Frames {
                 return Ok(());
             };
             drop(state);
-            self.drop_records(oldest)?;
+            self.drop_records(oldest, GapReason::SpoolFull)?;
+            tracing::warn!(
+                sequence = oldest,
+                "the spool is full: a batch was dropped and declared as a gap"
+            );
         }
     }
 
     /// Puts a gap notice in a batch's place, under its number.
-    fn drop_records(&self, sequence: u64) -> Result<(), AgentError> {
+    fn drop_records(&self, sequence: u64, reason: GapReason) -> Result<(), AgentError> {
         let file = path(&self.directory, sequence);
         let bytes = fs::read(&file).map_err(AgentError::spool("read", &file))?;
         let batch =
             Batch::decode(&bytes).map_err(|source| AgentError::Frame { sequence, source })?;
         let mut builder = FrameBuilder::default();
         if batch.header.records > 0 {
-            builder.note(&Note::Gap(gap_for(&batch, GapReason::SpoolFull)));
+            builder.note(&Note::Gap(gap_for(&batch, reason)));
         }
         // What it had to say of other losses is as small and stays; a checkpoint knows the rest.
         let told = batch.notes().filter_map(Result::ok);
@@ -342,7 +465,6 @@ impl Frames {
         let mut state = self.lock();
         state.held.insert(sequence, held);
         state.dropped += 1;
-        tracing::warn!(sequence, "the spool is full: a batch was dropped and declared as a gap");
         Ok(())
     }
 
@@ -356,11 +478,32 @@ pub(super) fn path(directory: &Path, sequence: u64) -> PathBuf {
     directory.join("frames").join(format!("{sequence:020}"))
 }
 
+/// Where a batch stands that was answered before a checkpoint covered it.
+fn done(directory: &Path, sequence: u64) -> PathBuf {
+    directory.join("frames").join(format!("{sequence:020}{DONE}"))
+}
+
+/// A frame's file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct FrameFile {
+    pub(super) sequence: u64,
+    pub(super) answered: bool,
+    pub(super) path: PathBuf,
+}
+
 /// The frames' files, by number. Files that are not ours, or half written, are left alone.
-pub(super) fn list(directory: &Path) -> Result<Vec<(u64, PathBuf)>, AgentError> {
-    let number = |path: &PathBuf| path.file_name()?.to_str()?.parse().ok();
+pub(super) fn list(directory: &Path) -> Result<Vec<FrameFile>, AgentError> {
+    let file = |path: PathBuf| {
+        let name = path.file_name()?.to_str()?;
+        let (number, answered) = match name.strip_suffix(DONE) {
+            Some(number) => (number, true),
+            None => (name, false),
+        };
+        Some(FrameFile { sequence: number.parse().ok()?, answered, path })
+    };
     let paths = super::list(&directory.join("frames"))?.into_iter();
-    let mut files: Vec<_> = paths.filter_map(|path| Some((number(&path)?, path))).collect();
+    let mut files: Vec<_> = paths.filter_map(file).collect();
     files.sort_unstable();
+    files.dedup_by_key(|file| file.sequence);
     Ok(files)
 }

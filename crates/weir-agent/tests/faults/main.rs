@@ -6,4 +6,6 @@
 mod agent;
 mod disk;
 mod script;
+mod server;
 mod spool;
+mod wire;

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use weir_agent::coverage::Counted;
 use weir_agent::{
-    Agent, AgentConfig, AgentError, AgentStatus, Deliver, Environment, FlowSource, Heard, Spool,
-    SpoolLimits, Visitor, clock,
+    Agent, AgentConfig, AgentError, AgentStatus, Carry, Deliver, Environment, FlowSource, Heard,
+    Spool, SpoolLimits, Visitor, clock,
 };
 use weir_flow::batch::{Gap, GapReason};
 use weir_flow::connection::{Listeners, NoListeners};
@@ -23,7 +23,7 @@ use weir_flow::{BatchId, Counters, Digest, Protocol, Sample, Totals, Tuple, Wall
 
 /// No disk is too full unless a test says so.
 pub(crate) const ROOMY: SpoolLimits =
-    SpoolLimits { bytes: 1 << 30, free_bytes: 0, age: Duration::from_hours(24) };
+    SpoolLimits { bytes: 1 << 30, free_bytes: 0, free_percent: 0, age: Duration::from_hours(24) };
 
 /// The table and the events waiting in the socket.
 #[derive(Debug, Default)]
@@ -285,12 +285,21 @@ impl World {
 
     /// Opens the spool and runs an agent until told to stop.
     pub(crate) fn run(&self, stopping: &AtomicBool) -> Result<(), AgentError> {
+        self.run_with(|_| Way(Arc::clone(&self.store)), stopping)
+    }
+
+    /// The same, with another way to the store.
+    pub(crate) fn run_with<C: Carry>(
+        &self,
+        way: impl FnOnce(&Spool) -> C,
+        stopping: &AtomicBool,
+    ) -> Result<(), AgentError> {
         let boot = clock::boot_id()?;
         let (spool, recovered) = Spool::open(&self.spool, boot, clock::wall(), self.limits)?;
         let seal = SealLimits { records: 16, bytes: 64 << 10 };
         let config = AgentConfig { interval: self.interval, cpu_budget: 1.0, seal };
+        let mut way = way(&spool);
         let agent = Agent::new(config, Door::new(&self.kernel), spool, recovered);
-        let mut way = Way(Arc::clone(&self.store));
         agent.run(&mut Watching(Arc::clone(&self.status)), &mut way, stopping)
     }
 
@@ -302,11 +311,20 @@ impl World {
     /// Runs an agent while `act` goes on, then stops it; returns how it ended and how long the
     /// stop took.
     pub(crate) fn while_running(&self, act: impl FnOnce()) -> (Result<(), AgentError>, Duration) {
+        self.while_running_with(|_| Way(Arc::clone(&self.store)), act)
+    }
+
+    /// The same, with another way to the store.
+    pub(crate) fn while_running_with<C: Carry>(
+        &self,
+        way: impl FnOnce(&Spool) -> C + Send,
+        act: impl FnOnce(),
+    ) -> (Result<(), AgentError>, Duration) {
         // What an earlier agent said is not this one's word.
         *self.status.lock().unwrap() = AgentStatus::default();
         let stopping = AtomicBool::new(false);
         thread::scope(|scope| {
-            let agent = scope.spawn(|| self.run(&stopping));
+            let agent = scope.spawn(|| self.run_with(way, &stopping));
             // An agent that goes on would keep a test that failed from ending.
             let stop = StopOnDrop(&stopping);
             act();
@@ -341,7 +359,7 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-fn copy_all(from: &Path, to: &Path) {
+pub(crate) fn copy_all(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();

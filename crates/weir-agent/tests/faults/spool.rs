@@ -10,7 +10,7 @@ use weir_agent::{AgentError, Recovered, Spool, clock};
 use weir_flow::WallTime;
 use weir_flow::batch::GapReason;
 
-use crate::script::{Mood, ROOMY, World, days_later, said};
+use crate::script::{Mood, ROOMY, World, copy_all, days_later, said, until};
 
 const BOOT: u128 = 7;
 
@@ -203,4 +203,74 @@ fn batches_that_went_astray_are_declared() {
     let reasons: Vec<_> = recovered.gaps.iter().map(|gap| gap.reason).collect();
     assert_eq!(reasons, [GapReason::SpoolDamaged; 2], "a hole, and a batch that belongs elsewhere");
     assert_eq!(recovered.next_sequence, number + 4, "a number is never used twice");
+}
+
+#[test]
+fn a_damaged_batch_that_was_delivered_is_neither_declared_nor_billed_again() {
+    let directory = TempDir::new().unwrap();
+    let mut world = World::new(directory.path().join("spool"));
+    world.kernel(|kernel| (1..=5).for_each(|port| kernel.open(port)));
+    world.session();
+    let copy = directory.path().join("left");
+    world
+        .while_running(|| {
+            world.kernel(|kernel| (1..=5).for_each(|port| kernel.carry(port, 100)));
+            until("all is stored and noted", || {
+                world.store(|store| store.total()) == 5 * 200
+                    && world.status().undelivered == 0
+                    && world.files("frames").iter().all(|file| is_done(file))
+            });
+            copy_all(&world.spool, &copy);
+        })
+        .0
+        .unwrap();
+    world.spool = copy;
+    let done = world.files("frames");
+    assert!(!done.is_empty() && done.iter().all(|file| is_done(file)));
+    for file in &done {
+        let mut bytes = fs::read(file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(file, bytes).unwrap();
+    }
+    world.kernel(|kernel| (1..=5).for_each(|port| kernel.carry(port, 10)));
+    world.session();
+    world.kernel(|kernel| (1..=5).for_each(|port| kernel.carry(port, 1)));
+    world.session();
+    world.store(|store| {
+        assert_eq!(store.gaps(GapReason::SpoolDamaged), []);
+        assert_eq!(store.gaps(GapReason::AgentDown).len(), 3, "each time nobody looked");
+        // Where a checkpoint covered the damaged batch already, what passed later is known, too.
+        assert!([5 * 202, 5 * 222].contains(&store.total()), "{} billed", store.total());
+    });
+    assert!(world.files("frames").is_empty(), "a checkpoint covers them now");
+}
+
+fn is_done(file: &Path) -> bool {
+    file.extension().is_some_and(|end| end == "done")
+}
+
+#[test]
+fn an_answered_batch_is_not_offered_again_after_a_kill() {
+    let directory = TempDir::new().unwrap();
+    let mut world = World::new(directory.path().join("spool"));
+    world.kernel(|kernel| (1..=5).for_each(|port| kernel.open(port)));
+    world.session();
+    let copy = directory.path().join("left");
+    world
+        .while_running(|| {
+            world.kernel(|kernel| (1..=5).for_each(|port| kernel.carry(port, 100)));
+            until("all is stored and noted", || {
+                world.store(|store| store.total()) == 5 * 200
+                    && world.files("frames").iter().all(|file| is_done(file))
+            });
+            copy_all(&world.spool, &copy);
+        })
+        .0
+        .unwrap();
+    // Between the two the first one sealed a little more: what the copy offers again is that.
+    world.spool = copy;
+    let (spool, recovered) = open(&world.spool).unwrap();
+    assert_eq!(recovered.gaps, []);
+    assert_eq!(spool.frames().load().undelivered, 0);
 }

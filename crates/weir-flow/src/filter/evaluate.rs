@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use crate::class::Class;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Resolution, Unresolved};
 use crate::field::{EndpointField, Field, Side};
 use crate::tuple::Protocol;
 
@@ -24,6 +24,8 @@ pub struct FlowView<'a> {
     pub destination_port: u16,
     /// The service address dialled, if any.
     pub service: Option<(IpAddr, u16)>,
+    /// The name of the Kubernetes service dialled, if any: `NAMESPACE/NAME`.
+    pub service_name: Option<&'a str>,
     /// Traffic class.
     pub class: Class,
     /// The observing node.
@@ -87,6 +89,9 @@ fn fact<'a>(field: Field, flow: &FlowView<'a>) -> Fact<'a> {
             Some((address, port)) => Fact::Service(address, port),
             None => Fact::Absent,
         },
+        Field::ServiceName => {
+            flow.service_name.map_or(Fact::Absent, |name| Fact::Text(name.into()))
+        }
         Field::Class => Fact::Number(flow.class.code().into()),
         Field::Node => Fact::Text(flow.node.into()),
         Field::IpVersion => Fact::Number(if flow.source.address.is_ipv4() { 4 } else { 6 }),
@@ -94,19 +99,12 @@ fn fact<'a>(field: Field, flow: &FlowView<'a>) -> Fact<'a> {
 }
 
 fn endpoint_fact(field: EndpointField, endpoint: &Endpoint) -> Fact<'_> {
-    let text = match field {
-        EndpointField::Id => return Fact::Text(endpoint.id().into()),
-        EndpointField::Name => return Fact::Text(endpoint.name().into()),
-        EndpointField::Kind => return Fact::Number(endpoint.kind.code().into()),
-        EndpointField::Address => return Fact::Address(endpoint.address),
-        EndpointField::Unresolved => {
-            let code = endpoint.unresolved.map(|reason| reason.code().into());
-            return code.map_or(Fact::Absent, Fact::Number);
-        }
-        EndpointField::Host => &endpoint.host,
-        EndpointField::Unit => &endpoint.unit,
-        EndpointField::Container => &endpoint.container,
-        EndpointField::Executable => &endpoint.executable,
-    };
-    text.as_deref().map_or(Fact::Absent, |text| Fact::Text(text.into()))
+    let number = |code: Option<u8>| code.map_or(Fact::Absent, |code| Fact::Number(code.into()));
+    match field {
+        EndpointField::Kind => Fact::Number(endpoint.kind.code().into()),
+        EndpointField::Address => Fact::Address(endpoint.address),
+        EndpointField::Resolution => number(endpoint.resolution.map(Resolution::code)),
+        EndpointField::Unresolved => number(endpoint.unresolved.map(Unresolved::code)),
+        field => endpoint.text(field).map_or(Fact::Absent, Fact::Text),
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use crate::class::Class;
-use crate::endpoint::{EndpointKind, Unresolved};
+use crate::endpoint::{EndpointKind, Resolution, Unresolved};
 use crate::tuple::Protocol;
 
 use super::lex::{KEYWORDS, is_bare};
@@ -131,6 +131,7 @@ fn named(kind: ValueType, number: u16) -> Option<&'static str> {
         ValueType::Protocol => Protocol(code).name(),
         ValueType::Class => Class::from_code(code).map(Class::name),
         ValueType::Kind => EndpointKind::from_code(code).map(EndpointKind::name),
+        ValueType::Resolution => Resolution::from_code(code).map(Resolution::name),
         ValueType::Unresolved => Unresolved::from_code(code).map(Unresolved::name),
         _ => None,
     }

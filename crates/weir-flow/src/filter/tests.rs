@@ -8,7 +8,7 @@ use super::lex::KEYWORDS;
 use super::value::{ValueType, network};
 use super::*;
 use crate::class::Class;
-use crate::endpoint::{Endpoint, EndpointKind, Unresolved};
+use crate::endpoint::{Endpoint, EndpointKind, Name, Resolution, Unresolved};
 use crate::field::Side;
 use crate::tuple::Protocol;
 
@@ -42,6 +42,7 @@ fn check(text: &str, expected: bool) {
         protocol: Protocol::TCP,
         destination_port: 8443,
         service: Some((ip("10.96.0.10"), 443)),
+        service_name: Some("shop/web"),
         class: Class::SameNode,
         node: "box",
     };
@@ -256,6 +257,7 @@ fn any_value(subject: Subject) -> BoxedStrategy<Value> {
                 .boxed(),
                 Field::Class => codes(Class::ALL.len()),
                 Field::IpVersion => prop_oneof![Just(4), Just(6)].prop_map(Value::Number).boxed(),
+                Field::ServiceName => prop_oneof![text(), absent()].boxed(),
                 Field::Node | Field::Endpoint(..) => text().boxed(),
             };
         }
@@ -269,7 +271,8 @@ fn any_value(subject: Subject) -> BoxedStrategy<Value> {
                 Value::Prefix(network(ip, length), length)
             })
             .boxed(),
-        EndpointField::Id | EndpointField::Name => text().boxed(),
+        EndpointField::Resolution => prop_oneof![codes(Resolution::ALL.len()), absent()].boxed(),
+        EndpointField::Id | EndpointField::OwnerId | EndpointField::Name => text().boxed(),
         _ => prop_oneof![text(), absent()].boxed(),
     }
 }
@@ -277,7 +280,13 @@ fn any_value(subject: Subject) -> BoxedStrategy<Value> {
 fn any_test() -> impl Strategy<Value = Filter> {
     let subjects: Vec<Subject> = Field::all()
         .map(Subject::Field)
-        .chain(EndpointField::ALL.into_iter().map(Subject::Either))
+        // `node` and `service` are fields of the flow itself.
+        .chain(EndpointField::ALL.into_iter().map(Subject::Either).filter(
+            |subject| match subject {
+                Subject::Either(field) => Field::parse(field.name()).is_none(),
+                Subject::Field(_) => true,
+            },
+        ))
         .collect();
     let operators = [
         Operator::In,
@@ -318,7 +327,7 @@ fn any_filter() -> impl Strategy<Value = Filter> {
 }
 
 fn any_endpoint() -> impl Strategy<Value = Endpoint> {
-    let name = || proptest::option::of("[ab]{1,2}".prop_map(String::into_boxed_str));
+    let name = || proptest::option::of("[ab]{1,2}".prop_map(Name::from));
     (any::<IpAddr>(), 0_usize..4, name(), name(), name()).prop_map(
         |(address, kind, host, unit, executable)| Endpoint {
             host,
@@ -378,6 +387,7 @@ proptest! {
             protocol: Protocol::TCP,
             destination_port: port,
             service: None,
+            service_name: None,
             class: Class::Internet,
             node: "a",
         };
@@ -400,6 +410,7 @@ proptest! {
             protocol: Protocol::TCP,
             destination_port: 1,
             service: None,
+            service_name: None,
             class: Class::Internet,
             node: "a",
         };

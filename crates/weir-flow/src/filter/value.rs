@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::class::Class;
-use crate::endpoint::{EndpointKind, Unresolved};
+use crate::endpoint::{EndpointKind, Resolution, Unresolved};
 use crate::field::{EndpointField, Field};
 use crate::port;
 use crate::tuple::Protocol;
@@ -25,6 +25,7 @@ pub(super) enum ValueType {
     IpVersion,
     Class,
     Kind,
+    Resolution,
     Unresolved,
 }
 
@@ -35,24 +36,38 @@ impl ValueType {
             Subject::Field(Field::DestinationPort) => return Self::Port,
             Subject::Field(Field::Protocol) => return Self::Protocol,
             Subject::Field(Field::Service) => return Self::Service,
+            Subject::Field(Field::ServiceName) => return Self::OptionalText,
             Subject::Field(Field::Class) => return Self::Class,
             Subject::Field(Field::Node) => return Self::Text,
             Subject::Field(Field::IpVersion) => return Self::IpVersion,
         };
         match field {
-            EndpointField::Id | EndpointField::Name => Self::Text,
+            EndpointField::Id | EndpointField::OwnerId | EndpointField::Name => Self::Text,
+            EndpointField::Kind => Self::Kind,
+            EndpointField::Address => Self::Address,
+            EndpointField::Resolution => Self::Resolution,
+            EndpointField::Unresolved => Self::Unresolved,
             EndpointField::Host
             | EndpointField::Unit
             | EndpointField::Container
-            | EndpointField::Executable => Self::OptionalText,
-            EndpointField::Kind => Self::Kind,
-            EndpointField::Address => Self::Address,
-            EndpointField::Unresolved => Self::Unresolved,
+            | EndpointField::Executable
+            | EndpointField::Namespace
+            | EndpointField::Pod
+            | EndpointField::Service
+            | EndpointField::Workload
+            | EndpointField::Node
+            | EndpointField::Zone
+            | EndpointField::Region
+            | EndpointField::App
+            | EndpointField::Labels
+            | EndpointField::Cloud
+            | EndpointField::CloudService
+            | EndpointField::Range => Self::OptionalText,
         }
     }
 
     pub(super) fn can_be_absent(self) -> bool {
-        matches!(self, Self::OptionalText | Self::Service | Self::Unresolved)
+        matches!(self, Self::OptionalText | Self::Service | Self::Resolution | Self::Unresolved)
     }
 
     pub(super) fn takes(self, operator: Operator) -> bool {
@@ -102,10 +117,14 @@ pub(super) fn read(kind: ValueType, text: &str) -> Result<Value, Problem> {
                 .map(|kind| Value::Number(kind.code().into())),
             "a kind of endpoint",
         ),
+        ValueType::Resolution => (
+            resolution(&text.to_ascii_lowercase()).map(|how| Value::Number(how.code().into())),
+            "what told whose it is (directory, local_facts, node_address, …) or none",
+        ),
         ValueType::Unresolved => (
             unresolved(&text.to_ascii_lowercase())
                 .map(|reason| Value::Number(reason.code().into())),
-            "a reason (socket_gone, not_permitted, no_socket) or none",
+            "a reason (socket_gone, not_in_directory, ambiguous, …) or none",
         ),
     };
     value.ok_or_else(|| Problem::UnknownValue {
@@ -129,6 +148,10 @@ fn ip_version(text: &str) -> Option<Value> {
 
 fn unresolved(name: &str) -> Option<Unresolved> {
     Unresolved::ALL.into_iter().find(|reason| reason.name() == name)
+}
+
+fn resolution(name: &str) -> Option<Resolution> {
+    Resolution::ALL.into_iter().find(|how| how.name() == name)
 }
 
 fn service(text: &str) -> Option<Value> {
@@ -169,6 +192,7 @@ fn nearest_value(kind: ValueType, text: &str) -> Option<String> {
         ValueType::Protocol => nearest(text, Protocol::names()),
         ValueType::Class => nearest(text, Class::ALL.into_iter().map(Class::name)),
         ValueType::Kind => nearest(text, EndpointKind::ALL.into_iter().map(EndpointKind::name)),
+        ValueType::Resolution => nearest(text, Resolution::ALL.into_iter().map(Resolution::name)),
         ValueType::Unresolved => nearest(text, Unresolved::ALL.into_iter().map(Unresolved::name)),
         _ => None,
     }

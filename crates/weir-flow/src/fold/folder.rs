@@ -5,8 +5,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::attribution::Attributed;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, Name};
 use crate::record::{FlowRecord, RecordFlags};
+use crate::view::View;
 
 use super::bound::representatives;
 use super::spread::spread;
@@ -20,6 +21,7 @@ pub const DEFAULT_EXTERNAL_LIMIT: usize = 10_000;
 pub struct Folder {
     external_limit: usize,
     endpoints: Endpoints,
+    service_names: Names,
     flows: HashMap<FlowKey, Measures>,
 }
 
@@ -34,13 +36,23 @@ impl Folder {
     /// folded to their network (/24 or /48, named by the network's address), the smallest of those
     /// to the unspecified address, so that a batch has at most `2 × limit + 2` of them.
     pub fn with_external_limit(limit: usize) -> Self {
-        Self { external_limit: limit, endpoints: Endpoints::default(), flows: HashMap::new() }
+        Self {
+            external_limit: limit,
+            endpoints: Endpoints::default(),
+            service_names: Names::default(),
+            flows: HashMap::new(),
+        }
     }
 
     /// Adds a record. `wall_offset` is what to add to boot time to get wall time, in nanoseconds.
     ///
     /// The caller has clamped intervals that end in the future.
     pub fn add(&mut self, record: &FlowRecord, wall_offset: i64, ends: &Attributed) {
+        let billed = match ends.view {
+            View::Counts { transit } => Billed { totals: true, transit },
+            View::Transit => Billed { totals: false, transit: true },
+            View::Second | View::Foreign | View::Undecided => return,
+        };
         // It tells who is there; there is nothing to sum.
         if record.flags.has(RecordFlags::PRESENT) {
             return;
@@ -52,11 +64,15 @@ impl Folder {
             destination: self.endpoints.intern(&ends.destination),
             destination_port: record.destination_port,
             service: record.service,
+            service_name: ends.service.as_ref().map(|name| self.service_names.intern(name)),
             class: ends.class,
         };
         let flows = &mut self.flows;
         spread(record, wall_offset, |window, measures| {
-            *flows.entry(FlowKey { window, ..key }).or_default() += measures;
+            let measures = billed.of(measures);
+            if !measures.is_zero() {
+                *flows.entry(FlowKey { window, ..key }).or_default() += measures;
+            }
         });
     }
 
@@ -81,7 +97,24 @@ impl Folder {
         merge(&mut finest);
         let minutes = rolled_up(&finest, Level::Minute);
         let hours = rolled_up(&minutes, Level::Hour);
-        Folded { endpoints, levels: [finest, minutes, hours], folded_keys }
+        let service_names = self.service_names.take();
+        Folded { endpoints, service_names, levels: [finest, minutes, hours], folded_keys }
+    }
+}
+
+/// What of a record's counters is summed.
+#[derive(Clone, Copy, Debug)]
+struct Billed {
+    totals: bool,
+    transit: bool,
+}
+
+impl Billed {
+    fn of(self, measures: Measures) -> Measures {
+        let bytes = measures.bytes_sent.saturating_add(measures.bytes_received);
+        let transit_bytes = if self.transit { bytes } else { 0 };
+        let totals = if self.totals { measures } else { Measures::default() };
+        Measures { transit_bytes, ..totals }
     }
 }
 
@@ -106,6 +139,30 @@ fn merge(flows: &mut Vec<Flow>) {
         }
         same
     });
+}
+
+/// The names of a batch, each once.
+#[derive(Debug, Default)]
+struct Names {
+    list: Vec<Name>,
+    by_value: HashMap<Name, u32>,
+}
+
+impl Names {
+    fn intern(&mut self, name: &Name) -> u32 {
+        if let Some(index) = self.by_value.get(name) {
+            return *index;
+        }
+        let index = u32::try_from(self.list.len()).expect("a batch has fewer than 2^32 names");
+        self.list.push(Arc::clone(name));
+        self.by_value.insert(Arc::clone(name), index);
+        index
+    }
+
+    fn take(&mut self) -> Vec<Name> {
+        self.by_value.clear();
+        std::mem::take(&mut self.list)
+    }
 }
 
 /// The endpoints of a batch, each once.

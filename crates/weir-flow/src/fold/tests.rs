@@ -14,6 +14,7 @@ use crate::counters::{Counters, Totals};
 use crate::endpoint::EndpointKind;
 use crate::record::{FlowRecord, RecordFlags};
 use crate::time::{BootTime, SECOND, WallTime};
+use crate::view::View;
 
 /// 2023-11-14T22:13:20Z, not on a minute.
 const BOOT: u64 = 1_700_000_000;
@@ -150,7 +151,16 @@ fn the_largest_externals_stay_exact_and_the_rest_becomes_networks() {
     let pair = |address: &str, bytes| {
         let destination = external(address.parse().unwrap());
         let class = Class::Internet;
-        (record(0, 5, bytes), Attributed { source: Arc::clone(&host), destination, class })
+        (
+            record(0, 5, bytes),
+            Attributed {
+                source: Arc::clone(&host),
+                destination,
+                class,
+                service: None,
+                view: View::ONLY,
+            },
+        )
     };
     let records = [
         pair("1.1.1.1", 500),
@@ -191,6 +201,8 @@ fn equal_endpoints_are_one_and_a_folder_starts_anew() {
         source: external(Ipv4Addr::new(1, 1, 1, last).into()),
         destination: external(Ipv4Addr::new(9, 9, 9, 9).into()),
         class: Class::Internet,
+        service: None,
+        view: View::ONLY,
     };
     let mut folder = Folder::default();
     for _ in 0..3 {
@@ -250,7 +262,7 @@ fn any_record() -> impl Strategy<Value = (FlowRecord, Attributed)> {
                 ..record(0, 0, 0)
             };
             let class = classify(&source, &destination);
-            (record, Attributed { source, destination, class })
+            (record, Attributed { source, destination, class, service: None, view: View::ONLY })
         },
     )
 }
@@ -270,6 +282,7 @@ fn truth(records: &[(FlowRecord, Attributed)]) -> Measures {
             connections_failed: has(RecordFlags::FAILED),
             connections_unreplied: has(RecordFlags::UNREPLIED),
             connections_uncounted: has(RecordFlags::OPENED) & has(RecordFlags::UNCOUNTED),
+            transit_bytes: 0,
         };
     }
     sum
@@ -347,4 +360,33 @@ proptest! {
         let externals = folded.endpoints.iter().filter(|e| e.kind == EndpointKind::External);
         prop_assert!(externals.count() <= 2 * limit + 2);
     }
+}
+
+/// What a view bills: everything, nothing but the second leg, or nothing.
+#[test]
+fn only_the_view_that_counts_is_summed() {
+    let fold = |view| {
+        let mut folder = Folder::default();
+        let (source, destination) = (external([1, 1, 1, 1].into()), external([2, 2, 2, 2].into()));
+        let service = Some("shop/web".into());
+        let ends = Attributed { source, destination, class: Class::Internet, service, view };
+        folder.add(&record(0, 5, 700), offset(), &ends);
+        folder.finish()
+    };
+    let sums = |view| {
+        let folded = fold(view);
+        let sums: Vec<_> = folded.levels[2].iter().map(|flow| flow.measures).collect();
+        sums.first().map(|sums| (sums.bytes_sent, sums.packets_sent, sums.transit_bytes))
+    };
+    assert_eq!(sums(View::ONLY), Some((700, 7, 0)));
+    assert_eq!(sums(View::Counts { transit: true }), Some((700, 7, 700)));
+    assert_eq!(sums(View::Transit), Some((0, 0, 700)));
+    for view in [View::Second, View::Foreign, View::Undecided] {
+        assert_eq!(sums(view), None);
+    }
+    let folded = fold(View::ONLY);
+    assert_eq!(
+        &*folded.service_names[folded.levels[0][0].key.service_name.unwrap() as usize],
+        "shop/web"
+    );
 }

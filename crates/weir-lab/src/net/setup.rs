@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Lab;
+use super::{Lab, command_in, fabric, run_in};
 use crate::command;
 use crate::error::LabError;
-use crate::scenario::{Family, Place, Scenario, Service, SourcePorts};
+use crate::scenario::{Family, Place, Scenario, Service, SourcePorts, Transport};
 use crate::text::line;
 
 /// The bridge that the pods are on.
@@ -16,6 +16,30 @@ const BRIDGE: &str = "pods0";
 
 /// Makes devices, addresses and routes.
 pub(super) fn wire(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
+    let mut others: Vec<(Place, String)> = Vec::new();
+    let mut nodes: Vec<String> = Vec::new();
+    for index in 0..scenario.nodes.len() {
+        nodes.push(node(lab, scenario, index, &mut others));
+    }
+    if let [alone] = nodes.as_mut_slice() {
+        outside(lab, scenario, alone, &mut others);
+    } else {
+        for (index, lines) in nodes.iter_mut().enumerate() {
+            fabric::uplink(lab, scenario, index, lines);
+        }
+    }
+    for (index, lines) in nodes.iter().enumerate() {
+        batch(lab.space(Place::Node(index)), lines)?;
+    }
+    if scenario.is_cluster() {
+        fabric::join(lab, scenario, &mut others)?;
+    }
+    others.iter().try_for_each(|(place, lines)| batch(lab.space(*place), lines))
+}
+
+/// A node's bridge with its pods.
+fn node(lab: &Lab, scenario: &Scenario, index: usize, others: &mut Vec<(Place, String)>) -> String {
+    let of_node = &scenario.nodes[index];
     let mut node = String::new();
     line(&mut node, "link set lo up");
     // Without spanning tree a port forwards as soon as it is up; without snooping the bridge sends
@@ -25,39 +49,51 @@ pub(super) fn wire(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
         &format!("link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0"),
     );
     line(&mut node, &format!("link set {BRIDGE} up"));
-    for network in &scenario.node.pod_networks {
+    for network in &of_node.pod_networks {
         let (address, prefix) = (network.address, network.prefix);
         line(&mut node, &format!("addr add {address}/{prefix} dev {BRIDGE}{}", nodad(address)));
     }
-    let mut others: Vec<(Place, String)> = Vec::new();
-    for (index, pod) in scenario.pods.iter().enumerate() {
-        let device = format!("pod{index}");
-        veth(&mut node, &device, lab.space(Place::Pod(index)));
+    let pods = scenario.pods.iter().enumerate();
+    for (pod_index, pod) in pods.filter(|(_, pod)| pod.node == index && !pod.host_network) {
+        let device = format!("pod{pod_index}");
+        veth(&mut node, &device, lab.space(Place::Pod(pod_index)));
         line(&mut node, &format!("link set {device} master {BRIDGE}"));
         let mut own = String::from("link set lo up\nlink set eth0 up\n");
+        if scenario.transport == Transport::Vxlan {
+            line(&mut own, &format!("link set eth0 mtu {}", fabric::VXLAN_MTU));
+        }
         for address in &pod.addresses {
-            let network = scenario.node.pod_networks.iter().find(|n| n.contains(*address));
+            let network = of_node.pod_networks.iter().find(|n| n.contains(*address));
             let Some(network) = network else { continue };
             let prefix = network.prefix;
             line(&mut own, &format!("addr add {address}/{prefix} dev eth0{}", nodad(*address)));
             line(&mut own, &format!("{} default via {}", route(*address), network.address));
         }
-        others.push((Place::Pod(index), own));
+        others.push((Place::Pod(pod_index), own));
     }
+    // The node itself needs a way to a service before its packets can be translated.
+    for address in scenario.services.iter().flat_map(|service| &service.addresses) {
+        line(&mut node, &format!("{} {address}/{} dev {BRIDGE}", route(*address), whole(*address)));
+    }
+    node
+}
+
+/// The outside machines of a single node, each on a wire of its own.
+fn outside(lab: &Lab, scenario: &Scenario, node: &mut String, others: &mut Vec<(Place, String)>) {
     for (index, outside) in scenario.outside.iter().enumerate() {
         let device = format!("up{index}");
-        veth(&mut node, &device, lab.space(Place::Outside(index)));
+        veth(node, &device, lab.space(Place::Outside(index)));
         let mut own = String::from("link set lo up\nlink set eth0 up\n");
         for address in &outside.addresses {
-            let uplinks = &scenario.node.uplinks;
+            let uplinks = &scenario.nodes[0].uplinks;
             let Some(uplink) = uplinks.iter().find(|u| Family::of(**u) == Family::of(*address))
             else {
                 continue;
             };
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            line(&mut node, &format!("addr add {uplink}/{length} dev {device}{}", nodad(*uplink)));
+            let length = whole(*address);
+            line(node, &format!("addr add {uplink}/{length} dev {device}{}", nodad(*uplink)));
             line(
-                &mut node,
+                node,
                 &format!("{} {address}/{length} dev {device} src {uplink}", route(*address)),
             );
             line(&mut own, &format!("addr add {address}/{length} dev eth0{}", nodad(*address)));
@@ -66,31 +102,29 @@ pub(super) fn wire(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
         }
         others.push((Place::Outside(index), own));
     }
-    // The node itself needs a way to a service before its packets can be translated.
-    for address in scenario.services.iter().flat_map(|service| &service.addresses) {
-        let length = if address.is_ipv4() { 32 } else { 128 };
-        line(&mut node, &format!("{} {address}/{length} dev {BRIDGE}", route(*address)));
-    }
-    batch(lab.space(Place::Node), &node)?;
-    others.iter().try_for_each(|(place, lines)| batch(lab.space(*place), lines))
+}
+
+/// The prefix length of a single address.
+pub(super) fn whole(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
 }
 
 /// A pair whose one end is in the node, the other `eth0` of `space`.
-fn veth(text: &mut String, device: &str, space: &str) {
+pub(super) fn veth(text: &mut String, device: &str, space: &str) {
     line(text, &format!("link add {device} type veth peer name eth0 netns {space}"));
     line(text, &format!("link set {device} up"));
 }
 
-fn nodad(address: IpAddr) -> &'static str {
+pub(super) fn nodad(address: IpAddr) -> &'static str {
     if address.is_ipv6() { " nodad" } else { "" }
 }
 
-fn route(address: IpAddr) -> &'static str {
+pub(super) fn route(address: IpAddr) -> &'static str {
     if address.is_ipv6() { "-6 route add" } else { "route add" }
 }
 
 /// Runs many lines of `ip` in a namespace at once.
-fn batch(space: &str, lines: &str) -> Result<(), LabError> {
+pub(super) fn batch(space: &str, lines: &str) -> Result<(), LabError> {
     // `-6` is an option of the program, not of a batch's line: each family is a batch of its own.
     let (six, four): (Vec<&str>, Vec<&str>) = lines.lines().partition(|l| l.starts_with("-6 "));
     command::run("ip", &["-n", space, "-batch", "-"], &(four.join("\n") + "\n"))?;
@@ -120,7 +154,9 @@ pub(super) fn settings(
     for (name, value) in &scenario.sysctl {
         node.insert(format!("net/netfilter/nf_conntrack_{name}"), value.to_string());
     }
-    write(lab, Place::Node, &node)?;
+    for index in 0..scenario.nodes.len() {
+        write(lab.space(Place::Node(index)), &node)?;
+    }
     for (place, limited) in ports {
         let range = format!("{} {}", limited.ports.low, limited.ports.high);
         let reuse = if limited.reuse { "1" } else { "0" };
@@ -128,39 +164,50 @@ pub(super) fn settings(
             ("net/ipv4/ip_local_port_range".to_owned(), range),
             ("net/ipv4/tcp_tw_reuse".to_owned(), reuse.to_owned()),
         ]);
-        write(lab, *place, &settings)?;
+        write(lab.space(*place), &settings)?;
     }
     Ok(())
 }
 
-fn write(lab: &Lab, place: Place, settings: &BTreeMap<String, String>) -> Result<(), LabError> {
+pub(super) fn write(space: &str, settings: &BTreeMap<String, String>) -> Result<(), LabError> {
     // Files under /proc/sys/net are those of the namespace of whoever opens them.
     let mut script = String::from("set -e\n");
     for (path, value) in settings {
         // Neither holds a quote: names are checked when the scenario is read, values are numbers.
         line(&mut script, &format!("echo '{value}' > '/proc/sys/{path}'"));
     }
-    let mut shell = lab.command(place, "sh".as_ref());
+    let mut shell = command_in(space, "sh".as_ref());
     shell.arg("-s");
     command::run_command(shell, &script).map(drop)
 }
 
-/// The node's translation rules.
-pub(super) fn rules(scenario: &Scenario) -> String {
+/// A node's translation rules.
+pub(super) fn rules(scenario: &Scenario, node: usize) -> String {
     let mut dial = String::new();
+    let mut leave = String::new();
     for service in &scenario.services {
         for address in &service.addresses {
-            dial.push_str(&translate(scenario, service, *address));
+            dial.push_str(&translate(scenario, service, *address, service.port, None));
         }
+        external(scenario, service, node, &mut dial, &mut leave);
     }
-    let mut leave = String::new();
-    for network in &scenario.node.pod_networks {
+    let own = &scenario.nodes[node];
+    for network in &own.pod_networks {
         let family = family_word(network.address);
         let pods = format!("{}/{}", network.address, network.prefix);
-        if scenario.node.masquerade {
-            line(&mut leave, &format!("    {family} saddr {pods} oifname \"up*\" masquerade"));
+        if own.masquerade {
+            let inside = fabric::inside(scenario, Family::of(network.address));
+            let beyond = if inside.is_empty() {
+                String::new()
+            } else {
+                format!("{family} daddr != {{ {inside} }} ")
+            };
+            line(
+                &mut leave,
+                &format!("    {family} saddr {pods} {beyond}oifname \"up*\" masquerade"),
+            );
         }
-        if scenario.node.masquerade_services {
+        if own.masquerade_services {
             let rule =
                 format!("{family} saddr {pods} oifname \"{BRIDGE}\" ct status dnat masquerade");
             line(&mut leave, &format!("    {rule}"));
@@ -174,17 +221,54 @@ pub(super) fn rules(scenario: &Scenario) -> String {
     )
 }
 
+/// What a service answers to besides its own address: node ports and load balancers. Under the
+/// policy `Cluster` the backend may be on any node, and so has to answer to this one.
+fn external(
+    scenario: &Scenario,
+    service: &Service,
+    node: usize,
+    dial: &mut String,
+    leave: &mut String,
+) {
+    let only = service.local.then_some(node);
+    let uplinks = scenario.nodes[node].uplinks.iter();
+    let ports = service.node_port.into_iter();
+    let by_port = ports.flat_map(|port| uplinks.clone().map(move |uplink| (*uplink, port)));
+    let by_address = service.load_balancer.iter().map(|address| (*address, service.port));
+    for (address, port) in by_port.chain(by_address) {
+        dial.push_str(&translate(scenario, service, address, port, only));
+        if !service.local {
+            let word = family_word(address);
+            let dialled = format!("ct original {word} daddr {address}");
+            let protocol = service.protocol;
+            line(
+                leave,
+                &format!(
+                    "    meta l4proto {protocol} {dialled} ct original proto-dst {port} masquerade"
+                ),
+            );
+        }
+    }
+}
+
 /// One rule a backend: each takes its share of the connections that reach it, the last takes all.
-fn translate(scenario: &Scenario, service: &Service, address: IpAddr) -> String {
+fn translate(
+    scenario: &Scenario,
+    service: &Service,
+    address: IpAddr,
+    port: u16,
+    only_on: Option<usize>,
+) -> String {
     let mut rules = String::new();
     let word = family_word(address);
-    let matches = format!("{word} daddr {address} {} dport {}", service.protocol, service.port);
-    let count = service.backends.len();
-    for (index, (pod, port)) in service.backends.iter().enumerate() {
-        let backend = scenario.address(Place::Pod(*pod), Place::Node, Family::of(address));
-        let Some(backend) = backend else { continue };
+    let matches = format!("{word} daddr {address} {} dport {port}", service.protocol);
+    let here = |pod: usize| only_on.is_none_or(|node| scenario.pods[pod].node == node);
+    let backends: Vec<_> = service.backends.iter().filter(|(pod, _)| here(*pod)).collect();
+    for (index, (pod, port)) in backends.iter().enumerate() {
+        let place = Place::Pod(*pod);
+        let Some(backend) = scenario.address(place, place, Family::of(address)) else { continue };
         let backend = std::net::SocketAddr::new(backend, *port);
-        let share = match count - index {
+        let share = match backends.len() - index {
             1 => String::new(),
             rest => format!(" numgen inc mod {rest} 0"),
         };
@@ -197,14 +281,14 @@ fn family_word(address: IpAddr) -> &'static str {
     if address.is_ipv4() { "ip" } else { "ip6" }
 }
 
-/// Waits until every device of the node has its carrier and may use its own addresses, so that the
+/// Waits until every device of a router has its carrier and may use its own addresses, so that the
 /// first packets are not lost or late.
-pub(super) fn wait_until_ready(lab: &Lab) -> Result<(), LabError> {
+pub(super) fn wait_until_ready(space: &str) -> Result<(), LabError> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let links = lab.run_in_node("ip", &["-o", "link", "show", "up"])?;
+        let links = run_in(space, "ip", &["-o", "link", "show", "up"], "")?;
         let waiting = links.lines().any(|l| l.contains("NO-CARRIER") || l.contains("state DOWN"));
-        let tentative = lab.run_in_node("ip", &["-6", "-o", "addr", "show", "tentative"])?;
+        let tentative = run_in(space, "ip", &["-6", "-o", "addr", "show", "tentative"], "")?;
         if (!waiting && tentative.trim().is_empty()) || Instant::now() > deadline {
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! From the file as it is written to a checked scenario.
 
+mod deeds;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -7,10 +9,10 @@ use std::time::Duration;
 
 use toml::Spanned;
 
-use super::file::{self, Families, OneOrTwo, Time, What};
+use super::file::{self, Families, OneOrTwo, Policy};
 use super::{
-    Action, ActionKind, Family, Network, Node, Outside, Place, Pod, Scenario, Service, SourcePorts,
-    Span, Target, Traffic, TrafficProtocol,
+    Family, Network, Node, Outside, Place, Pod, Scenario, Service, SourcePorts, Span, Target,
+    Traffic, TrafficProtocol, Workload,
 };
 use crate::error::LabError;
 
@@ -20,6 +22,8 @@ const CONNECTIONS_LIMIT: u32 = 50_000;
 const CONCURRENCY_LIMIT: u32 = 1_024;
 /// Keys that a device's alias must fit beside the run's id.
 const NAME_LIMIT: usize = 20;
+/// Nodes of a cluster: each has an address of its own in the management network.
+const NODES_LIMIT: usize = 16;
 
 /// Checks a file's text.
 pub(super) fn check(
@@ -60,29 +64,27 @@ fn build(file: file::File) -> Result<(Scenario, BTreeMap<Place, SourcePorts>), F
     for name in file.sysctl.keys() {
         sysctl_name(name)?;
     }
-    let node = node(&file.node)?;
     let mut seen = Seen::default();
-    for network in &node.pod_networks {
-        seen.addresses.push(network.address);
-    }
-    seen.addresses.extend(&node.uplinks);
     let mut scenario = Scenario {
         name: file.name,
         duration,
         seed: file.seed,
         sysctl: file.sysctl.into_iter().map(|(name, value)| (name.into_inner(), value)).collect(),
-        node,
+        nodes: nodes(&file.node, &mut seen)?,
+        transport: file.transport,
         pods: Vec::new(),
         services: Vec::new(),
         outside: Vec::new(),
         traffic: Vec::new(),
         actions: Vec::new(),
+        churn: None,
+        imposters: Vec::new(),
     };
     for pod in &file.pod {
-        scenario.pods.push(self::pod(pod, &scenario.node, &mut seen)?);
+        scenario.pods.push(self::pod(pod, &scenario, &mut seen)?);
     }
     for outside in &file.outside {
-        scenario.outside.push(self::outside(outside, &scenario.node, &mut seen)?);
+        scenario.outside.push(self::outside(outside, &scenario.nodes, &mut seen)?);
     }
     for service in &file.service {
         let service = self::service(service, &scenario, &mut seen)?;
@@ -94,9 +96,16 @@ fn build(file: file::File) -> Result<(Scenario, BTreeMap<Place, SourcePorts>), F
         scenario.traffic.push(traffic);
     }
     for action in &file.action {
-        scenario.actions.push(self::action(action, duration)?);
+        let action = deeds::action(action, &scenario)?;
+        scenario.actions.push(action);
     }
     scenario.actions.sort_by_key(|action| action.at);
+    scenario.churn =
+        file.churn.as_ref().map(|churn| deeds::churn(churn, &scenario, &mut seen)).transpose()?;
+    for imposter in &file.imposter {
+        let imposter = deeds::imposter(imposter, &scenario)?;
+        scenario.imposters.push(imposter);
+    }
     Ok((scenario, ports))
 }
 
@@ -163,14 +172,41 @@ fn address(text: &Spanned<String>) -> Result<IpAddr, Fault> {
     text.get_ref().parse().or_else(|_| fault(text, format!("`{}` is no address", text.get_ref())))
 }
 
-fn node(nodes: &[Spanned<file::Node>]) -> Result<Node, Fault> {
-    let [node] = nodes else {
-        let at = nodes.get(1).map_or(0..0, Spanned::span);
-        let message = format!("one [[node]] is needed, {} are given", nodes.len());
+fn nodes(written: &[Spanned<file::Node>], seen: &mut Seen) -> Result<Vec<Node>, Fault> {
+    if written.is_empty() || written.len() > NODES_LIMIT {
+        let at = written.get(NODES_LIMIT).map_or(0..0, Spanned::span);
+        let message =
+            format!("1 to {NODES_LIMIT} [[node]] are needed, {} are given", written.len());
         return Err(Fault { at, message });
-    };
-    let file::Node { name, pod_networks, uplinks, masquerade, masquerade_services } =
-        node.get_ref();
+    }
+    let nodes: Vec<Node> =
+        written.iter().map(|node| self::node(node.get_ref(), seen)).collect::<Result<_, _>>()?;
+    if let [_, second, ..] = written {
+        for (index, node) in nodes.iter().enumerate() {
+            let networks = || node.pod_networks.iter();
+            let lacks = networks().any(|network| {
+                let family = Family::of(network.address);
+                !node.uplinks.iter().any(|uplink| Family::of(*uplink) == family)
+            });
+            if lacks {
+                let message = "nodes of a cluster need an uplink of each pod network's family";
+                return fault(&written[index], message);
+            }
+            let others = nodes.iter().take(index).flat_map(|other| &other.pod_networks);
+            let overlaps = |other: &Network| {
+                networks().any(|own| own.contains(other.address) || other.contains(own.address))
+            };
+            if { others }.any(overlaps) {
+                return fault(second, "the pod networks of two nodes overlap");
+            }
+        }
+    }
+    Ok(nodes)
+}
+
+fn node(node: &file::Node, seen: &mut Seen) -> Result<Node, Fault> {
+    let file::Node { name, pod_networks, uplinks, masquerade, masquerade_services, zone, region } =
+        node;
     let mut networks: Vec<Network> = Vec::new();
     for text in pod_networks {
         let parsed = network(text)?;
@@ -178,18 +214,22 @@ fn node(nodes: &[Spanned<file::Node>]) -> Result<Node, Fault> {
         if networks.iter().any(|other| Family::of(other.address) == family) {
             return fault(text, "at most one pod network of a family can be given");
         }
+        seen.addresses.push(parsed.address);
         networks.push(parsed);
     }
     if networks.is_empty() {
         return fault(name, "`pod_networks` needs at least one network");
     }
-    let uplinks = uplinks.iter().map(address).collect::<Result<_, _>>()?;
+    let uplinks: Vec<IpAddr> = uplinks.iter().map(address).collect::<Result<_, _>>()?;
+    seen.addresses.extend(&uplinks);
     Ok(Node {
-        name: valid_name(name)?,
+        name: seen.name("node", name)?,
         pod_networks: networks,
         uplinks,
         masquerade: *masquerade,
         masquerade_services: *masquerade_services,
+        zone: zone.as_ref().map(valid_name).transpose()?,
+        region: region.as_ref().map(valid_name).transpose()?,
     })
 }
 
@@ -209,31 +249,71 @@ fn network(text: &Spanned<String>) -> Result<Network, Fault> {
     )
 }
 
-fn pod(pod: &file::Pod, node: &Node, seen: &mut Seen) -> Result<Pod, Fault> {
-    let file::Pod { name, node: on, addresses } = pod;
-    if let Some(on) = on
-        && *on.get_ref() != node.name
-    {
-        return fault(on, format!("there is no node `{}`, only `{}`", on.get_ref(), node.name));
-    }
-    let name = seen.name("pod", name)?;
-    let parsed = seen.addresses(addresses)?;
-    for address in &parsed {
+fn pod(pod: &file::Pod, scenario: &Scenario, seen: &mut Seen) -> Result<Pod, Fault> {
+    let file::Pod { name, node: on, addresses, namespace, workload, host_network } = pod;
+    let index = match on {
+        Some(on) => node_named(on, scenario)?,
+        None if scenario.is_cluster() => return fault(name, "a pod of a cluster needs its `node`"),
+        None => 0,
+    };
+    let node = &scenario.nodes[index];
+    let label = seen.name("pod", name)?;
+    let parsed = match addresses {
+        Some(addresses) if *host_network => {
+            return fault(addresses, "a pod in its node's network has no addresses of its own");
+        }
+        Some(addresses) => seen.addresses(addresses)?,
+        None if *host_network => node.uplinks.clone(),
+        None => return fault(name, "`addresses` are needed, or `host_network`"),
+    };
+    for address in addresses.iter().flat_map(|_| &parsed) {
         if !node.pod_networks.iter().any(|network| network.contains(*address)) {
-            return fault(addresses, format!("{address} is in none of the node's `pod_networks`"));
+            let at = addresses.as_ref().map_or_else(|| name.span(), Spanned::span);
+            let message = format!("{address} is in none of the node's `pod_networks`");
+            return Err(Fault { at, message });
         }
     }
-    Ok(Pod { name, addresses: parsed })
+    Ok(Pod {
+        name: label,
+        node: index,
+        addresses: parsed,
+        namespace: namespace_of(namespace.as_ref())?,
+        workload: workload.as_ref().map(self::workload).transpose()?,
+        host_network: *host_network,
+    })
 }
 
-fn outside(outside: &file::Outside, node: &Node, seen: &mut Seen) -> Result<Outside, Fault> {
+fn namespace_of(written: Option<&Spanned<String>>) -> Result<String, Fault> {
+    written.map_or_else(|| Ok("default".to_owned()), valid_name)
+}
+
+fn workload(text: &Spanned<String>) -> Result<Workload, Fault> {
+    const KINDS: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "Job", "CronJob"];
+    let (kind, name) = text.get_ref().split_once('/').unwrap_or_default();
+    if !KINDS.contains(&kind) || name.is_empty() {
+        let message = format!(
+            "`{}` is not a kind ({}) and a name, as \"Deployment/web\" is",
+            text.get_ref(),
+            KINDS.join(", ")
+        );
+        return fault(text, message);
+    }
+    Ok(Workload { kind: kind.to_owned(), name: name.to_owned() })
+}
+
+fn node_named(at: &Spanned<String>, scenario: &Scenario) -> Result<usize, Fault> {
+    let names: Vec<&str> = scenario.nodes.iter().map(|node| node.name.as_str()).collect();
+    find(at, "node", at.get_ref(), &names)
+}
+
+fn outside(outside: &file::Outside, nodes: &[Node], seen: &mut Seen) -> Result<Outside, Fault> {
     let file::Outside { name, addresses } = outside;
     let name = seen.name("outside", name)?;
     let parsed = seen.addresses(addresses)?;
-    not_in_pod_networks(&parsed, node, addresses)?;
+    not_in_pod_networks(&parsed, nodes, addresses)?;
     for address in &parsed {
         let family = Family::of(*address);
-        if !node.uplinks.iter().any(|uplink| Family::of(*uplink) == family) {
+        if !nodes.iter().all(|n| n.uplinks.iter().any(|uplink| Family::of(*uplink) == family)) {
             return fault(
                 addresses,
                 format!("{address} needs an address of its family in the node's `uplinks`"),
@@ -243,9 +323,14 @@ fn outside(outside: &file::Outside, node: &Node, seen: &mut Seen) -> Result<Outs
     Ok(Outside { name, addresses: parsed })
 }
 
-fn not_in_pod_networks<T>(addresses: &[IpAddr], node: &Node, at: &Spanned<T>) -> Result<(), Fault> {
+fn not_in_pod_networks<T>(
+    addresses: &[IpAddr],
+    nodes: &[Node],
+    at: &Spanned<T>,
+) -> Result<(), Fault> {
     for address in addresses {
-        if node.pod_networks.iter().any(|network| network.contains(*address)) {
+        let mut networks = nodes.iter().flat_map(|node| &node.pod_networks);
+        if networks.any(|network| network.contains(*address)) {
             return fault(at, format!("{address} lies in a pod network"));
         }
     }
@@ -257,14 +342,24 @@ fn service(
     scenario: &Scenario,
     seen: &mut Seen,
 ) -> Result<Service, Fault> {
-    let file::Service { name, addresses, port, protocol, backends } = service;
+    let file::Service {
+        name,
+        addresses,
+        port,
+        protocol,
+        backends,
+        namespace,
+        node_port,
+        load_balancer,
+        external_traffic_policy,
+    } = service;
     let number = match protocol.get_ref() {
         TrafficProtocol::Icmp => return fault(protocol, "a service is \"tcp\" or \"udp\""),
         other => other.number(Family::V4),
     };
     let name = seen.name("service", name)?;
     let parsed = seen.addresses(addresses)?;
-    not_in_pod_networks(&parsed, &scenario.node, addresses)?;
+    not_in_pod_networks(&parsed, &scenario.nodes, addresses)?;
     if *port.get_ref() == 0 {
         return fault(port, "`port` must be 1 to 65535");
     }
@@ -277,7 +372,7 @@ fn service(
         }
         for address in &parsed {
             let family = Family::of(*address);
-            if scenario.address(Place::Pod(end.0), Place::Node, family).is_none() {
+            if scenario.address(Place::Pod(end.0), Place::Node(0), family).is_none() {
                 return fault(text, format!("the pod has no address of the family of {address}"));
             }
         }
@@ -286,8 +381,30 @@ fn service(
     if ends.is_empty() {
         return fault(backends, "at least one backend is needed");
     }
+    if let Some(balancer) = load_balancer {
+        if !scenario.is_cluster() {
+            return fault(balancer, "a load balancer needs a cluster of several nodes");
+        }
+        if parsed.len() != balancer.get_ref().len() {
+            return fault(balancer, "one address of each of the service's families is needed");
+        }
+    }
+    if let Some(port) = node_port.as_ref().filter(|port| *port.get_ref() == 0) {
+        return fault(port, "`node_port` must be 1 to 65535");
+    }
+    let balancer = load_balancer.as_ref().map(|list| seen.addresses(list)).transpose()?;
     let port = *port.get_ref();
-    Ok(Service { name, addresses: parsed, port, protocol: number, backends: ends })
+    Ok(Service {
+        name,
+        addresses: parsed,
+        port,
+        protocol: number,
+        backends: ends,
+        namespace: namespace_of(namespace.as_ref())?,
+        node_port: node_port.as_ref().map(|port| *port.get_ref()),
+        load_balancer: balancer.unwrap_or_default(),
+        local: *external_traffic_policy == Policy::Local,
+    })
 }
 
 fn backend(text: &Spanned<String>, scenario: &Scenario) -> Result<(usize, u16), Fault> {
@@ -325,10 +442,10 @@ fn place(at: &Spanned<String>, scenario: &Scenario) -> Result<Option<Place>, Fau
         "pod" => Place::Pod(find(at, kind, name, &pod_names(scenario))?),
         "outside" => Place::Outside(find(at, kind, name, &outside)?),
         "node" => {
-            find(at, kind, name, &[scenario.node.name.as_str()])?;
-            Place::Node
+            let nodes: Vec<&str> = scenario.nodes.iter().map(|node| node.name.as_str()).collect();
+            Place::Node(find(at, kind, name, &nodes)?)
         }
-        "service" => return Ok(None),
+        "service" | "nodeport" | "loadbalancer" => return Ok(None),
         _ => {
             let known = "pod, node, outside and service";
             return fault(at, format!("`{kind}` is no kind of place ({known} are)"));
@@ -352,10 +469,7 @@ fn traffic(
         Some(bytes) => span(bytes, "response_bytes")?,
         None => request_bytes,
     };
-    let life = match written.life.get_ref() {
-        OneOrTwo::One(Time(life)) => Span { low: *life, high: *life },
-        OneOrTwo::Two([Time(low), Time(high)]) => Span { low: *low, high: *high },
-    };
+    let life = written.life.get_ref().times();
     if life.low > life.high {
         return fault(&written.life, "`life` is a range from the least to the most");
     }
@@ -393,26 +507,9 @@ fn traffic(
 fn target(written: &file::Traffic, scenario: &Scenario) -> Result<Target, Fault> {
     let protocol = *written.protocol.get_ref();
     let Some(place) = place(&written.to, scenario)? else {
-        let name = written.to.get_ref().trim_start_matches("service:");
-        let names: Vec<&str> =
-            scenario.services.iter().map(|service| service.name.as_str()).collect();
-        let index = find(&written.to, "service", name, &names)?;
-        let service = &scenario.services[index];
-        if let Some(port) = &written.port {
-            return fault(port, "a service has its own port; leave `port` out");
-        }
-        if protocol.number(Family::V4) != service.protocol {
-            let message = format!("the service `{name}` is {}", service.protocol);
-            return fault(&written.protocol, message);
-        }
-        let own = written.from.get_ref().strip_prefix("pod:");
-        if service.backends.iter().any(|(pod, _)| Some(scenario.pods[*pod].name.as_str()) == own) {
-            let message = "a pod cannot dial a service that it stands behind itself";
-            return fault(&written.to, message);
-        }
-        return Ok(Target::Service(index));
+        return service_target(written, scenario);
     };
-    if written.from.get_ref() == written.to.get_ref() && place != Place::Node {
+    if written.from.get_ref() == written.to.get_ref() && !matches!(place, Place::Node(_)) {
         return fault(&written.to, "traffic of a place with itself does not cross the node");
     }
     match (&written.port, protocol) {
@@ -421,6 +518,44 @@ fn target(written: &file::Traffic, scenario: &Scenario) -> Result<Target, Fault>
         (Some(port), _) if *port.get_ref() > 0 => Ok(Target::Place(place, *port.get_ref())),
         _ => fault(&written.to, "`port` (1 to 65535) is needed here"),
     }
+}
+
+/// Reads `service:NAME`, `nodeport:NAME@NODE` or `loadbalancer:NAME`.
+fn service_target(written: &file::Traffic, scenario: &Scenario) -> Result<Target, Fault> {
+    let protocol = *written.protocol.get_ref();
+    let (kind, name) = written.to.get_ref().split_once(':').unwrap_or_default();
+    let (name, node) = name.split_once('@').map_or((name, None), |(name, node)| (name, Some(node)));
+    let names: Vec<&str> = scenario.services.iter().map(|service| service.name.as_str()).collect();
+    let index = find(&written.to, "service", name, &names)?;
+    let service = &scenario.services[index];
+    if let Some(port) = &written.port {
+        return fault(port, "a service has its own port; leave `port` out");
+    }
+    if protocol.number(Family::V4) != service.protocol {
+        let message = format!("the service `{name}` is {}", service.protocol);
+        return fault(&written.protocol, message);
+    }
+    let own = written.from.get_ref().strip_prefix("pod:");
+    if service.backends.iter().any(|(pod, _)| Some(scenario.pods[*pod].name.as_str()) == own) {
+        let message = "a pod cannot dial a service that it stands behind itself";
+        return fault(&written.to, message);
+    }
+    match (kind, node) {
+        ("service", None) => return Ok(Target::Service(index)),
+        // From inside, the node that translates is not the one that would be expected to count.
+        _ if !written.from.get_ref().starts_with("outside:") => {}
+        ("nodeport", Some(node)) if service.node_port.is_some() => {
+            let nodes: Vec<&str> = scenario.nodes.iter().map(|node| node.name.as_str()).collect();
+            return Ok(Target::NodePort(index, find(&written.to, "node", node, &nodes)?));
+        }
+        ("loadbalancer", None) if !service.load_balancer.is_empty() => {
+            return Ok(Target::LoadBalancer(index));
+        }
+        _ => {}
+    }
+    let forms = "`nodeport:NAME@NODE` and `loadbalancer:NAME` are dialled from an outside machine, \
+                 at a service that has them";
+    fault(&written.to, forms)
 }
 
 fn source_ports(
@@ -460,13 +595,16 @@ fn families(
         Families::Both => &[Family::V4, Family::V6],
     };
     for family in wanted {
-        let (peer, there) = match to {
-            Target::Place(place, _) => (place, scenario.address(place, from, *family).is_some()),
-            Target::Service(index) => {
-                let service = &scenario.services[index];
-                let there = service.addresses.iter().any(|address| Family::of(*address) == *family);
-                (Place::Pod(service.backends[0].0), there)
+        let there = match to {
+            Target::Place(place, _) => scenario.address(place, from, *family).is_some(),
+            Target::Service(_) | Target::NodePort(..) | Target::LoadBalancer(_) => {
+                let service = &scenario.services[to.service().unwrap_or_default()];
+                service.addresses.iter().any(|address| Family::of(*address) == *family)
             }
+        };
+        let peer = match to {
+            Target::Place(place, _) => place,
+            _ => from,
         };
         let number = if *family == Family::V4 { 4 } else { 6 };
         if scenario.address(from, peer, *family).is_none() {
@@ -496,21 +634,4 @@ fn limited(written: &Spanned<u32>, name: &str, most: u32) -> Result<u32, Fault> 
         return fault(written, format!("`{name}` is 1 to {most}"));
     }
     Ok(value)
-}
-
-fn action(action: &file::Action, duration: Duration) -> Result<Action, Fault> {
-    let file::Action { at, what, down } = action;
-    if at.get_ref().0 >= duration {
-        return fault(at, "`at` lies after the scenario's end");
-    }
-    let kind = match (what, down) {
-        (What::FlushConntrack, Some(down)) => {
-            return fault(down, "`down` belongs to \"kill_agent\"");
-        }
-        (What::FlushConntrack, None) => ActionKind::FlushConntrack,
-        (What::KillAgent, down) => ActionKind::KillAgent(
-            down.as_ref().map_or(Duration::from_millis(1_500), |down| down.get_ref().0),
-        ),
-    };
-    Ok(Action { at: at.get_ref().0, kind })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use toml::Spanned;
 
-use super::{Pattern, Span, TrafficProtocol};
+use super::{Pattern, Span, Token, TrafficProtocol, Transport};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +31,11 @@ pub(super) struct File {
     pub(super) traffic: Vec<Spanned<Traffic>>,
     #[serde(default)]
     pub(super) action: Vec<Action>,
+    #[serde(default)]
+    pub(super) transport: Transport,
+    pub(super) churn: Option<Spanned<Churn>>,
+    #[serde(default)]
+    pub(super) imposter: Vec<Imposter>,
 }
 
 fn a_minute() -> Spanned<Time> {
@@ -48,6 +53,8 @@ pub(super) struct Node {
     pub(super) masquerade: bool,
     #[serde(default)]
     pub(super) masquerade_services: bool,
+    pub(super) zone: Option<Spanned<String>>,
+    pub(super) region: Option<Spanned<String>>,
 }
 
 fn yes() -> bool {
@@ -59,7 +66,11 @@ fn yes() -> bool {
 pub(super) struct Pod {
     pub(super) name: Spanned<String>,
     pub(super) node: Option<Spanned<String>>,
-    pub(super) addresses: Spanned<Vec<Spanned<String>>>,
+    pub(super) addresses: Option<Spanned<Vec<Spanned<String>>>>,
+    pub(super) namespace: Option<Spanned<String>>,
+    pub(super) workload: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) host_network: bool,
 }
 
 #[derive(serde::Deserialize)]
@@ -71,6 +82,19 @@ pub(super) struct Service {
     #[serde(default = "tcp")]
     pub(super) protocol: Spanned<TrafficProtocol>,
     pub(super) backends: Spanned<Vec<Spanned<String>>>,
+    pub(super) namespace: Option<Spanned<String>>,
+    pub(super) node_port: Option<Spanned<u16>>,
+    pub(super) load_balancer: Option<Spanned<Vec<Spanned<String>>>>,
+    #[serde(default)]
+    pub(super) external_traffic_policy: Policy,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Policy {
+    #[default]
+    Cluster,
+    Local,
 }
 
 fn tcp() -> Spanned<TrafficProtocol> {
@@ -114,6 +138,7 @@ pub(super) struct Action {
     pub(super) at: Spanned<Time>,
     #[serde(rename = "do")]
     pub(super) what: What,
+    pub(super) node: Option<Spanned<String>>,
     pub(super) down: Option<Spanned<Time>>,
 }
 
@@ -122,6 +147,30 @@ pub(super) struct Action {
 pub(super) enum What {
     FlushConntrack,
     KillAgent,
+    CutAgent,
+    CutConnections,
+    KillServer,
+    StopServer,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Churn {
+    pub(super) node: Spanned<String>,
+    pub(super) address: Spanned<String>,
+    pub(super) pods: Spanned<u32>,
+    pub(super) life: Spanned<OneOrTwo<Time>>,
+    pub(super) peer: Spanned<String>,
+    #[serde(default = "yes")]
+    pub(super) deletes: bool,
+    pub(super) unnamed_percent: u8,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Imposter {
+    pub(super) node: Spanned<String>,
+    pub(super) token: Token,
 }
 
 /// Families of traffic: `4`, `6` or `"both"`.
@@ -196,6 +245,13 @@ pub fn parse_time(text: &str) -> Option<Duration> {
 pub(super) enum OneOrTwo<T> {
     One(T),
     Two([T; 2]),
+}
+
+impl OneOrTwo<Time> {
+    pub(super) fn times(self) -> Span<Duration> {
+        let Span { low: Time(low), high: Time(high) } = self.span();
+        Span { low, high }
+    }
 }
 
 impl<T: Copy> OneOrTwo<T> {

@@ -16,20 +16,20 @@ const TABLE: &str = "weirlab_truth";
 /// Elements of one set. A run whose connections do not fit is reported, never miscounted.
 const SET_SIZE: u32 = 1_000_000;
 
-/// Puts the counting rules into the node.
-pub fn install(lab: &Lab) -> Result<(), LabError> {
-    lab.nft(&rules())
+/// Puts the counting rules into a node.
+pub fn install(lab: &Lab, node: usize) -> Result<(), LabError> {
+    lab.nft(node, &rules())
 }
 
 /// Starts counting anew.
-pub fn reset(lab: &Lab) -> Result<(), LabError> {
+pub fn reset(lab: &Lab, node: usize) -> Result<(), LabError> {
     let rules = rules();
     let mut emptied = String::new();
     for name in rules.lines().filter_map(|line| line.strip_prefix("  set ")) {
         line(&mut emptied, &format!("flush set inet {TABLE} {}", name.trim_end_matches(" {")));
     }
     line(&mut emptied, &format!("reset counters table inet {TABLE}"));
-    lab.nft(&emptied)
+    lab.nft(node, &emptied)
 }
 
 /// Takes the last places at the hooks, where entries are put into the table. Among hooks of equal
@@ -45,13 +45,13 @@ pub(crate) fn last_places() -> String {
 }
 
 /// Reads what was counted, while traffic may go on: the sums may not agree with each other.
-pub fn glance(lab: &Lab) -> Result<Reading, LabError> {
-    parse(&lab.run_in_node("nft", &["-n", "-j", "list", "table", "inet", TABLE])?)
+pub fn glance(lab: &Lab, node: usize) -> Result<Reading, LabError> {
+    parse(&lab.run_in_node(node, "nft", &["-n", "-j", "list", "table", "inet", TABLE])?)
 }
 
 /// Reads what was counted once traffic has ended.
-pub fn read(lab: &Lab) -> Result<Reading, LabError> {
-    let reading = glance(lab)?;
+pub fn read(lab: &Lab, node: usize) -> Result<Reading, LabError> {
+    let reading = glance(lab, node)?;
     let mut sum = Counters::default();
     for totals in reading.connections.values() {
         sum += totals.sent + totals.received;
@@ -67,9 +67,9 @@ pub fn read(lab: &Lab) -> Result<Reading, LabError> {
 }
 
 /// Everything counted so far, without its parts.
-pub fn counted(lab: &Lab) -> Result<Counters, LabError> {
+pub fn counted(lab: &Lab, node: usize) -> Result<Counters, LabError> {
     let arguments = ["-n", "-j", "list", "counter", "inet", TABLE, "counted"];
-    Ok(parse(&lab.run_in_node("nft", &arguments)?)?.counted)
+    Ok(parse(&lab.run_in_node(node, "nft", &arguments)?)?.counted)
 }
 
 /// How a family is written in rules.
@@ -125,10 +125,12 @@ const FRESH: &str = "    ct state invalid,untracked return
     meta mark set meta mark | 0x40000000
 ";
 
-/// What counts them there, directly after the kernel has put the entry into the table.
+/// What counts them there, directly after the kernel has put the entry into the table. The mark goes
+/// then: a packet that is wrapped next, or unwrapped, is another connection's and keeps its mark.
 const BORN: &str = "    meta mark & 0x40000000 == 0 return
     ct status & confirmed == 0 return
     counter name born
+    meta mark set meta mark & 0xbfffffff
     goto count
 ";
 
@@ -166,7 +168,12 @@ fn rules() -> String {
     }
     let mut hooks = String::new();
     for (name, hook, priority, skip, body) in HOOKS {
-        let skip = if skip { "    iifname \"lo\" return\n" } else { "" };
+        // What is said about the lab itself is no part of what it measures.
+        let skip = if skip {
+            "    iifname { \"lo\", \"mgmt0\" } return\n"
+        } else {
+            "    oifname \"mgmt0\" return\n"
+        };
         let head = format!("    type filter hook {hook} priority {priority}");
         line(&mut hooks, &format!("  chain {name} {{\n{head}\n{skip}{body}  }}"));
     }

@@ -1,4 +1,4 @@
-//! What happens while weir is killed, from the kernel's own tables.
+//! What happens on a node while its weir is killed, from the kernel's own tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -13,7 +13,8 @@ use crate::truth::{self, ConnectionKey, Ports, Reading};
 const EVERY: Duration = Duration::from_millis(500);
 
 /// Watches which connections there are, so that it can be told which vanished unseen.
-pub(super) struct Watch {
+pub(crate) struct Watch {
+    node: usize,
     ports: Ports,
     /// A connection this young may have been unknown to weir.
     young: Duration,
@@ -26,8 +27,9 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn new(ports: Ports, interval: Duration) -> Self {
+    pub(crate) fn new(node: usize, ports: Ports, interval: Duration) -> Self {
         Self {
+            node,
             ports,
             // weir may stretch its interval to keep to its budget.
             young: 3 * interval + 2 * EVERY,
@@ -40,31 +42,31 @@ impl Watch {
     }
 
     /// Looks at the box, if it is time.
-    pub(super) fn look(&mut self, lab: &Lab) -> Result<(), LabError> {
+    pub(crate) fn look(&mut self, lab: &Lab) -> Result<(), LabError> {
         if self.looked.is_some_and(|looked| looked.elapsed() < EVERY) {
             return Ok(());
         }
         let now = Instant::now();
         self.looked = Some(now);
         self.tables.swap(0, 1);
-        self.tables[0] = connections(lab)?;
-        for key in truth::glance(lab)?.connections.into_keys() {
+        self.tables[0] = connections(lab, self.node)?;
+        for key in truth::glance(lab, self.node)?.connections.into_keys() {
             self.first_seen.entry(key).or_insert(now);
         }
         Ok(())
     }
 
     /// weir has just been killed.
-    pub(super) fn away(&mut self, lab: &Lab) -> Result<(), LabError> {
-        self.away = Some((Instant::now(), truth::glance(lab)?));
+    pub(crate) fn away(&mut self, lab: &Lab) -> Result<(), LabError> {
+        self.away = Some((Instant::now(), truth::glance(lab, self.node)?));
         Ok(())
     }
 
     /// weir reads again.
-    pub(super) fn back(&mut self, lab: &Lab) -> Result<(), LabError> {
+    pub(crate) fn back(&mut self, lab: &Lab) -> Result<(), LabError> {
         if let Some((killed, before)) = self.away.take() {
-            let now = connections(lab)?;
-            self.note_vanished(killed, &before, &truth::glance(lab)?, &now);
+            let now = connections(lab, self.node)?;
+            self.note_vanished(killed, &before, &truth::glance(lab, self.node)?, &now);
         }
         Ok(())
     }
@@ -96,13 +98,13 @@ impl Watch {
         }
     }
 
-    pub(super) fn into_absence(self) -> Absence {
+    pub(crate) fn into_absence(self) -> Absence {
         self.absence
     }
 }
 
-fn connections(lab: &Lab) -> Result<BTreeSet<ConnectionKey>, LabError> {
-    let entries = table::parse(&lab.conntrack_table()?)?;
+fn connections(lab: &Lab, node: usize) -> Result<BTreeSet<ConnectionKey>, LabError> {
+    let entries = table::parse(&lab.conntrack_table(node)?)?;
     Ok(entries.into_iter().map(|entry| entry.key).collect())
 }
 
@@ -134,7 +136,7 @@ mod tests {
     #[test]
     fn only_what_vanished_meanwhile_is_noted() {
         let killed = Instant::now() + Duration::from_mins(1);
-        let mut watch = Watch::new(Ports::default(), Duration::from_secs(2));
+        let mut watch = Watch::new(0, Ports::default(), Duration::from_secs(2));
         // 1 was over long before, 2 ends meanwhile, 3 survives, 4 begins and ends meanwhile,
         // 5 ended just before the kill.
         watch.tables = [BTreeSet::from([key(2), key(3)]), BTreeSet::from([key(5)])];

@@ -18,7 +18,7 @@ fn header_bytes(report: &SourceReport) -> u64 {
 
 /// Checks that what the truth counted can have carried what the generators say they sent and
 /// received, and that every TCP connection accepted was also made.
-pub(super) fn check(truth: &Truth, traffic: &TrafficReport) -> Result<(), LabError> {
+pub(crate) fn check(truth: &Truth, traffic: &TrafficReport) -> Result<(), LabError> {
     // Several sources may feed the same flows: they are held against the truth together.
     let mut kinds: BTreeMap<_, Vec<&SourceReport>> = BTreeMap::new();
     for report in &traffic.sources {

@@ -9,7 +9,7 @@ use weir_flow::frame::Header;
 use weir_flow::time::SECOND;
 use weir_flow::{
     BatchId, BootTime, Class, ConnectionState, Counters, Digest, Endpoint, EndpointKind, Epoch,
-    Field, Filter, FlowRecord, Protocol, RecordFlags, Totals, WallTime,
+    Field, Filter, FlowRecord, Protocol, RecordFlags, Totals, View, WallTime,
 };
 use weir_lab::figures::{at_most, float, inform, kilobytes, thread_cpu};
 use weir_server::Live;
@@ -94,6 +94,8 @@ fn filled() -> Live {
                 source: Arc::clone(&units[(spread % UNITS) as usize]),
                 destination: Arc::clone(&peers[(spread / 7 % PEERS) as usize]),
                 class: Class::Internet,
+                service: None,
+                view: View::ONLY,
             };
             batch.record(&record(number, second, is_first, &ends), &ends);
         }

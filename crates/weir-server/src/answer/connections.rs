@@ -44,6 +44,8 @@ pub struct ConnectionRow {
     pub destination: End,
     /// The service address dialled, where it differs from the backend: `ADDRESS:PORT`.
     pub service: Option<String>,
+    /// The Kubernetes service dialled: `NAMESPACE/NAME`.
+    pub service_name: Option<String>,
     /// What the source was translated to, where it was: `ADDRESS:PORT`.
     pub translated_source: Option<String>,
     /// The destination port's registered name (`https`), where it has one.
@@ -79,7 +81,7 @@ pub struct End {
     pub id: String,
     /// The most specific name.
     pub name: String,
-    /// What it is: `host`, `local`, `external`, `unknown`.
+    /// What it is: `pod`, `node`, `service`, `host`, `local`, `external`, `unknown`.
     pub kind: String,
     /// The address its packets bear.
     pub address: String,
@@ -93,6 +95,24 @@ pub struct End {
     pub container: Option<String>,
     /// The executable whose socket it is.
     pub executable: Option<String>,
+    /// The Kubernetes namespace.
+    pub namespace: Option<String>,
+    /// The top of its owner chain: `NAMESPACE/KIND/NAME`.
+    pub workload: Option<String>,
+    /// The node it is on.
+    pub node: Option<String>,
+    /// The availability zone.
+    pub zone: Option<String>,
+    /// The region.
+    pub region: Option<String>,
+    /// The application, as the pod's labels call it.
+    pub app: Option<String>,
+    /// The cloud whose address it is.
+    pub cloud: Option<String>,
+    /// The cloud's service whose address it is.
+    pub cloud_service: Option<String>,
+    /// What told whose it is.
+    pub resolution: Option<String>,
     /// Why it could not be named further, where it could not.
     pub unresolved: Option<String>,
 }

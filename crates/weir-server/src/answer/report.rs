@@ -204,6 +204,7 @@ fn to_cell(cell: &Stored, column: Column, doubt: Doubt) -> Cell {
         | Stored::Protocol(_)
         | Stored::Class(_)
         | Stored::Kind(_)
+        | Stored::Resolution(_)
         | Stored::Unresolved(_) => Cell::Text(cell.to_string()),
     }
 }

@@ -137,6 +137,34 @@ pub struct NodeStatus {
     pub batches_from_future: u64,
     /// Flow keys folded because a batch held too many.
     pub folded_keys: u64,
+    /// The agent's version, where it is a process of its own.
+    pub agent_version: Option<String>,
+    /// Its spool's epoch.
+    pub epoch: Option<String>,
+    /// When its last batch was committed, RFC 3339; absent while none was by this server.
+    pub last_batch: Option<String>,
+    /// How long before now its newest committed batch was sealed.
+    pub lag_seconds: Option<f64>,
+    /// How far its clock is ahead of the server's; behind where negative.
+    pub clock_ahead_seconds: Option<f64>,
+    /// What it counted of its traffic with other nodes, and what those saw of it.
+    pub views: Vec<OtherView>,
+}
+
+/// The same traffic as two nodes saw it, since the server began. The difference is packets cut or
+/// joined on the way, each with a header of its own, and packets dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OtherView {
+    /// The other node.
+    pub node: String,
+    /// Packets this node counted, both directions.
+    pub counted_packets: u64,
+    /// Bytes this node counted.
+    pub counted_bytes: u64,
+    /// Packets the other node saw.
+    pub seen_packets: u64,
+    /// Bytes the other node saw.
+    pub seen_bytes: u64,
 }
 
 /// Why coverage is low.

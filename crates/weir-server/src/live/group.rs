@@ -31,6 +31,7 @@ enum Place {
     Endpoint(usize),
     Number(usize),
     Service(Option<(IpAddr, u16)>),
+    Name(Option<usize>),
 }
 
 pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> Rates {
@@ -144,6 +145,9 @@ fn place(field: Field, live: &Live) -> Place {
         Field::DestinationPort => Place::Number(live.destination_port.into()),
         Field::Protocol => Place::Number(live.protocol.0.into()),
         Field::Service => Place::Service(live.service.as_deref().copied()),
+        Field::ServiceName => Place::Name(
+            live.ends.service.as_ref().map(|name| Arc::as_ptr(name).cast::<u8>().addr()),
+        ),
         Field::Class => Place::Number(live.ends.class.code().into()),
         Field::Node => Place::Number(live.node),
         Field::IpVersion => Place::Number(live.source().address.is_ipv4().into()),
@@ -161,6 +165,7 @@ fn value(field: Field, live: &Live, node: &Node) -> Option<String> {
             .service
             .as_deref()
             .map(|(address, port)| SocketAddr::new(*address, *port).to_string()),
+        Field::ServiceName => live.ends.service.as_deref().map(str::to_owned),
         Field::Class => Some(live.ends.class.to_string()),
         Field::Node => Some(node.name.to_string()),
         Field::IpVersion => {
@@ -170,18 +175,11 @@ fn value(field: Field, live: &Live, node: &Node) -> Option<String> {
 }
 
 fn endpoint_value(field: EndpointField, endpoint: &Endpoint) -> Option<String> {
-    let text = match field {
-        EndpointField::Id => return Some(endpoint.id()),
-        EndpointField::Name => return Some(endpoint.name()),
-        EndpointField::Kind => return Some(endpoint.kind.to_string()),
-        EndpointField::Address => return Some(endpoint.address.to_string()),
-        EndpointField::Unresolved => {
-            return endpoint.unresolved.map(|reason| reason.name().to_owned());
-        }
-        EndpointField::Host => &endpoint.host,
-        EndpointField::Unit => &endpoint.unit,
-        EndpointField::Container => &endpoint.container,
-        EndpointField::Executable => &endpoint.executable,
-    };
-    text.as_deref().map(str::to_owned)
+    match field {
+        EndpointField::Kind => Some(endpoint.kind.to_string()),
+        EndpointField::Address => Some(endpoint.address.to_string()),
+        EndpointField::Resolution => endpoint.resolution.map(|how| how.name().to_owned()),
+        EndpointField::Unresolved => endpoint.unresolved.map(|reason| reason.name().to_owned()),
+        field => endpoint.text(field).map(Into::into),
+    }
 }

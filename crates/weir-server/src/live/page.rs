@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use weir_flow::filter::FlowView;
-use weir_flow::{Endpoint, Filter, Totals, WallTime, port};
+use weir_flow::{Endpoint, Filter, Name, Totals, WallTime, port};
 
 use super::node::Node;
 use super::numbers::Numbers;
@@ -69,6 +69,7 @@ pub(super) fn matches(filter: &Filter, live: &Live, node: &Node) -> bool {
             protocol: live.protocol,
             destination_port: live.destination_port,
             service: live.service.as_deref().copied(),
+            service_name: live.ends.service.as_deref(),
             class: live.ends.class,
             node: &node.name,
         })
@@ -217,6 +218,7 @@ impl Chosen<'_> {
             source: end(live.source(), live.source_port, live.protocol.has_ports()),
             destination: end(live.destination(), live.destination_port, live.protocol.has_ports()),
             service: live.service.as_deref().map(place),
+            service_name: live.ends.service.as_deref().map(str::to_owned),
             translated_source: live.translated_source.as_deref().map(place),
             port_name: port_name.map(str::to_owned),
             class: live.ends.class.to_string(),
@@ -235,7 +237,7 @@ impl Chosen<'_> {
 }
 
 fn end(endpoint: &Endpoint, port: u16, has_ports: bool) -> End {
-    let owned = |text: &Option<Box<str>>| text.as_deref().map(str::to_owned);
+    let owned = |text: &Option<Name>| text.as_deref().map(str::to_owned);
     End {
         id: endpoint.id(),
         name: endpoint.name(),
@@ -246,6 +248,15 @@ fn end(endpoint: &Endpoint, port: u16, has_ports: bool) -> End {
         unit: owned(&endpoint.unit),
         container: owned(&endpoint.container),
         executable: owned(&endpoint.executable),
+        namespace: owned(&endpoint.namespace),
+        workload: endpoint.workload(),
+        node: owned(&endpoint.node),
+        zone: owned(&endpoint.zone),
+        region: owned(&endpoint.region),
+        app: owned(&endpoint.app),
+        cloud: owned(&endpoint.cloud),
+        cloud_service: owned(&endpoint.cloud_service),
+        resolution: endpoint.resolution.map(|how| how.name().to_owned()),
         unresolved: endpoint.unresolved.map(|reason| reason.name().to_owned()),
     }
 }

@@ -5,7 +5,8 @@ use weir_flow::frame::Header;
 use weir_flow::time::SECOND;
 use weir_flow::{
     BatchId, BootTime, Class, ConnectionState, Counters, Digest, Endpoint, EndpointField,
-    EndpointKind, Epoch, Field, Filter, FlowRecord, Protocol, RecordFlags, Side, Totals, WallTime,
+    EndpointKind, Epoch, Field, Filter, FlowRecord, Protocol, RecordFlags, Side, Totals, View,
+    WallTime,
 };
 
 use super::*;
@@ -59,6 +60,8 @@ fn ends(record: &FlowRecord) -> Attributed {
         source: bare(record.source),
         destination: bare(record.destination),
         class: Class::SameNode,
+        service: None,
+        view: View::ONLY,
     }
 }
 

@@ -17,8 +17,8 @@ use weir_server::answer::{NodeStatus, State};
 use weir_server::api::{self, Limits, Running};
 use weir_server::{Board, Live, Query};
 use weir_store::{
-    CommitBatch, CommittedEpoch, CounterSum, FlowQuery, FlowStore, Health, Options, Outcome,
-    Pruned, Result as Stored, SqliteStore, StoredGap, Table,
+    CommitBatch, CommittedEpoch, CounterSum, FlowQuery, FlowStore, Health, Memory, Options,
+    Outcome, Pruned, Result as Stored, SqliteStore, StoredGap, Table,
 };
 
 /// 2026-11-20T12:00:00Z.
@@ -111,6 +111,7 @@ fn folded(flows: &[Spelled]) -> Folded {
                 destination: 0,
                 destination_port: flow.port,
                 service: flow.service,
+                service_name: None,
                 class: Class::Internet,
             };
             *sums.entry(key).or_default() += flow.measures;
@@ -159,6 +160,14 @@ impl FlowStore for Counting {
 
     fn counters(&self, range: Range<u64>) -> Stored<Vec<CounterSum>> {
         self.store.counters(range)
+    }
+
+    fn remember(&self, memories: &[Memory]) -> Stored<()> {
+        self.store.remember(memories)
+    }
+
+    fn remembered(&self, prefix: &[u8], after: &[u8], limit: usize) -> Stored<Vec<Memory>> {
+        self.store.remembered(prefix, after, limit)
     }
 
     fn prune(&self, now_seconds: u64) -> Stored<Pruned> {

@@ -4,7 +4,7 @@ use hashbrown::HashMap;
 use rusqlite::{CachedStatement, Connection, Savepoint, Transaction, TransactionBehavior, params};
 use weir_flow::fold::Flow;
 use weir_flow::ingest::Inserted;
-use weir_flow::{Level, Measures};
+use weir_flow::{Level, Measures, Name};
 
 use super::Retention;
 use super::dictionary::{Dictionary, Memory};
@@ -210,14 +210,18 @@ fn check(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
     }
     check_names(batch)?;
     let endpoints = batch.flows.endpoints.len();
+    let names = batch.flows.service_names.len();
     let mut finest = None;
     for (level, flows) in Level::ALL.into_iter().zip(&batch.flows.levels) {
-        let mut sums = [0_u128; 9];
+        let mut sums = [0_u128; 10];
         for flow in flows {
             let key = &flow.key;
             let index = key.source.max(key.destination);
             if index as usize >= endpoints {
                 return Err(InvalidBatch::Endpoint { index, len: endpoints });
+            }
+            if let Some(index) = key.service_name.filter(|index| *index as usize >= names) {
+                return Err(InvalidBatch::ServiceName { index, len: names });
             }
             if key.window % level.seconds() != 0 || key.window > LAST_SECOND {
                 let level_seconds = level.seconds();
@@ -255,12 +259,29 @@ fn check_names(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
             ("a unit's name", &endpoint.unit),
             ("a container's id", &endpoint.container),
             ("an executable's name", &endpoint.executable),
+            ("a namespace's name", &endpoint.namespace),
+            ("a pod's name", &endpoint.pod),
+            ("a service's name", &endpoint.service),
+            ("a workload's kind", &endpoint.workload_kind),
+            ("a workload's name", &endpoint.workload_name),
+            ("a node's name", &endpoint.node),
+            ("a zone's name", &endpoint.zone),
+            ("a region's name", &endpoint.region),
+            ("an application's name", &endpoint.app),
+            ("a label list", &endpoint.labels),
+            ("a cloud's name", &endpoint.cloud),
+            ("a cloud service's name", &endpoint.cloud_service),
+            ("a range's name", &endpoint.range),
         ];
         for (what, name) in names {
             short(what, name.as_deref().unwrap_or_default(), NAME_BYTES)?;
         }
     }
-    Ok(())
+    batch
+        .flows
+        .service_names
+        .iter()
+        .try_for_each(|name| short("a service's name", name, NAME_BYTES))
 }
 
 /// Writes a batch within a savepoint. A row the database refuses takes back this batch alone.
@@ -329,13 +350,20 @@ fn write_flows(
         .map(|endpoint| Ok((dictionary.endpoint(endpoint, last)?, ip_version(endpoint))))
         .collect::<rusqlite::Result<_>>()?;
 
+    let places = Places {
+        node,
+        endpoints: &endpoints,
+        service_names: &batch.flows.service_names,
+        unnamed: Name::from(""),
+        last,
+    };
     let mut rows = Vec::new();
     let mut totals = HashMap::new();
     for (kept, flows) in levels.iter().zip(&batch.flows.levels) {
         rows.clear();
         totals.clear();
         for flow in flows.iter().filter(|flow| kept.takes(flow.key.window)) {
-            let (edge, total) = keys(flow, node, &endpoints, last, &mut dictionary)?;
+            let (edge, total) = places.of(flow, &mut dictionary)?;
             let window = window_number(kept.level, flow.key.window);
             *totals.entry((window, total)).or_insert_with(Measures::default) += flow.measures;
             rows.push((window, edge, flow));
@@ -356,28 +384,40 @@ fn write_flows(
     Ok(node)
 }
 
-/// The edge and the total a flow belongs to.
-fn keys(
-    flow: &Flow,
+/// A batch's dictionaries, as ids.
+struct Places<'a> {
     node: i64,
-    endpoints: &[(i64, u8)],
+    /// Id and IP version.
+    endpoints: &'a [(i64, u8)],
+    service_names: &'a [Name],
+    unnamed: Name,
+    /// The batch's last hour.
     last: i64,
-    dictionary: &mut Dictionary<'_>,
-) -> rusqlite::Result<(i64, TotalKey)> {
-    let key = &flow.key;
-    let (source, version) = endpoints[key.source as usize];
-    let (destination, _) = endpoints[key.destination as usize];
-    let edge = EdgeKey {
-        source,
-        destination,
-        service: dictionary.service(key.service, last)?,
-        node,
-        destination_port: key.destination_port,
-        protocol: key.protocol.0,
-        class: key.class.code(),
-    };
-    let edge = dictionary.edge(&edge, version, hour(key.window))?;
-    Ok((edge, TotalKey::new(node, key, version)))
+}
+
+impl Places<'_> {
+    /// The edge and the total a flow belongs to.
+    fn of(
+        &self,
+        flow: &Flow,
+        dictionary: &mut Dictionary<'_>,
+    ) -> rusqlite::Result<(i64, TotalKey)> {
+        let key = &flow.key;
+        let (source, version) = self.endpoints[key.source as usize];
+        let (destination, _) = self.endpoints[key.destination as usize];
+        let name = key.service_name.map_or(&self.unnamed, |n| &self.service_names[n as usize]);
+        let edge = EdgeKey {
+            source,
+            destination,
+            service: dictionary.service(key.service, name, self.last)?,
+            node: self.node,
+            destination_port: key.destination_port,
+            protocol: key.protocol.0,
+            class: key.class.code(),
+        };
+        let edge = dictionary.edge(&edge, version, hour(key.window))?;
+        Ok((edge, TotalKey::new(self.node, key, version)))
+    }
 }
 
 fn hour(window: u64) -> i64 {
@@ -394,7 +434,7 @@ fn upsert(table: &str, key: &str) -> String {
         .collect();
     format!(
         "INSERT INTO {table} (window, {key}, {names}) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) \
          ON CONFLICT DO UPDATE SET {}",
         sums.join(", ")
     )

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params};
-use weir_flow::Endpoint;
+use rusqlite::types::Value;
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, params, params_from_iter};
+use weir_flow::endpoint::{Endpoint, Name, Resolution, Unresolved};
 
 use super::cache::Cache;
 use super::facts::{EdgeKey, address_bytes};
@@ -29,7 +30,7 @@ struct Known {
 #[derive(Debug)]
 pub(super) struct Memory {
     endpoints: Cache<Arc<Endpoint>, Known>,
-    services: Cache<(IpAddr, u16), Known>,
+    services: Cache<(IpAddr, u16, Name), Known>,
     edges: Cache<EdgeKey, Known>,
     /// Not bounded by a rule of its own: a row per machine of the cluster.
     nodes: HashMap<Box<str>, i64>,
@@ -129,18 +130,21 @@ impl<'a> Dictionary<'a> {
         Ok(known.id)
     }
 
-    /// The service's id; facts of no later hour than `hour` will refer to it.
+    /// The service's id; facts of no later hour than `hour` will refer to it. `name` is empty where
+    /// it is not known.
     pub(super) fn service(
         &mut self,
         service: Option<(IpAddr, u16)>,
+        name: &Name,
         hour: i64,
     ) -> rusqlite::Result<i64> {
-        let Some(service) = service else { return Ok(0) };
+        let Some((address, port)) = service else { return Ok(0) };
+        let service = (address, port, Arc::clone(name));
         let known = if let Some(known) = self.memory.services.get(&service) {
             known
         } else {
-            let known = self.find_or_add_service(service, hour)?;
-            self.memory.services.insert(service, known);
+            let known = self.find_or_add_service(&service, hour)?;
+            self.memory.services.insert(service.clone(), known);
             known
         };
         if known.last < hour {
@@ -154,14 +158,16 @@ impl<'a> Dictionary<'a> {
 
     fn find_or_add_service(
         &self,
-        (address, port): (IpAddr, u16),
+        (address, port, name): &(IpAddr, u16, Name),
         hour: i64,
     ) -> rusqlite::Result<Known> {
-        let address = address_bytes(address);
+        let (address, name) = (address_bytes(*address), &**name);
         let known = self
             .connection
-            .prepare_cached("SELECT id, last FROM service WHERE address = ?1 AND port = ?2")?
-            .query_row(params![address, port], |row| {
+            .prepare_cached(
+                "SELECT id, last FROM service WHERE address = ?1 AND port = ?2 AND name = ?3",
+            )?
+            .query_row(params![address, port, name], |row| {
                 Ok(Known { id: row.get(0)?, last: row.get(1)? })
             })
             .optional()?;
@@ -171,9 +177,9 @@ impl<'a> Dictionary<'a> {
                 id: self
                     .connection
                     .prepare_cached(
-                        "INSERT INTO service (address, port, last) VALUES (?1, ?2, ?3)",
+                        "INSERT INTO service (address, port, name, last) VALUES (?1, ?2, ?3, ?4)",
                     )?
-                    .insert(params![address, port, hour])?,
+                    .insert(params![address, port, name, hour])?,
                 last: hour,
             }),
         }
@@ -235,43 +241,85 @@ impl<'a> Dictionary<'a> {
     }
 }
 
+/// What makes an endpoint, in the order of [`identity`].
+const IDENTITY: [&str; 21] = [
+    "address",
+    "kind",
+    "host",
+    "unit",
+    "container",
+    "executable",
+    "namespace",
+    "pod",
+    "service",
+    "workload_kind",
+    "workload_name",
+    "node",
+    "zone",
+    "region",
+    "app",
+    "labels",
+    "cloud",
+    "cloud_service",
+    "range_name",
+    "resolution",
+    "unresolved",
+];
+
+fn identity(endpoint: &Endpoint) -> [Value; IDENTITY.len()] {
+    let text = |name: &Option<Name>| name.as_deref().map(str::to_owned).into();
+    let number = |code: Option<u8>| code.map(i64::from).into();
+    [
+        address_bytes(endpoint.address).into(),
+        i64::from(endpoint.kind.code()).into(),
+        text(&endpoint.host),
+        text(&endpoint.unit),
+        text(&endpoint.container),
+        text(&endpoint.executable),
+        text(&endpoint.namespace),
+        text(&endpoint.pod),
+        text(&endpoint.service),
+        text(&endpoint.workload_kind),
+        text(&endpoint.workload_name),
+        text(&endpoint.node),
+        text(&endpoint.zone),
+        text(&endpoint.region),
+        text(&endpoint.app),
+        text(&endpoint.labels),
+        text(&endpoint.cloud),
+        text(&endpoint.cloud_service),
+        text(&endpoint.range),
+        number(endpoint.resolution.map(Resolution::code)),
+        number(endpoint.unresolved.map(Unresolved::code)),
+    ]
+}
+
 fn find_endpoint(connection: &Connection, endpoint: &Endpoint) -> rusqlite::Result<Option<Known>> {
+    let tests: Vec<String> =
+        (1..).zip(IDENTITY).map(|(number, column)| format!("{column} IS ?{number}")).collect();
     connection
-        .prepare_cached(
-            "SELECT id, last FROM endpoint WHERE address = ?1 AND kind = ?2 AND host IS ?3 \
-             AND unit IS ?4 AND container IS ?5 AND executable IS ?6 AND unresolved IS ?7",
-        )?
-        .query_row(
-            params![
-                address_bytes(endpoint.address),
-                endpoint.kind.code(),
-                endpoint.host.as_deref(),
-                endpoint.unit.as_deref(),
-                endpoint.container.as_deref(),
-                endpoint.executable.as_deref(),
-                endpoint.unresolved.map(weir_flow::endpoint::Unresolved::code),
-            ],
-            |row| Ok(Known { id: row.get(0)?, last: row.get(1)? }),
-        )
+        .prepare_cached(&format!("SELECT id, last FROM endpoint WHERE {}", tests.join(" AND ")))?
+        .query_row(params_from_iter(identity(endpoint)), |row| {
+            Ok(Known { id: row.get(0)?, last: row.get(1)? })
+        })
         .optional()
 }
 
 fn add_endpoint(connection: &Connection, endpoint: &Endpoint, hour: i64) -> rusqlite::Result<i64> {
+    let derived: [Value; 5] = [
+        endpoint.name().into(),
+        endpoint.id().into(),
+        endpoint.workload().into(),
+        endpoint.owner_id().into(),
+        hour.into(),
+    ];
+    let places: Vec<String> =
+        (1..=IDENTITY.len() + derived.len()).map(|number| format!("?{number}")).collect();
     connection
-        .prepare_cached(
-            "INSERT INTO endpoint (address, kind, host, unit, container, executable, unresolved, \
-             name, entity, last) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
-        )?
-        .insert(params![
-            address_bytes(endpoint.address),
-            endpoint.kind.code(),
-            endpoint.host.as_deref(),
-            endpoint.unit.as_deref(),
-            endpoint.container.as_deref(),
-            endpoint.executable.as_deref(),
-            endpoint.unresolved.map(weir_flow::endpoint::Unresolved::code),
-            endpoint.name(),
-            endpoint.id(),
-            hour,
-        ])
+        .prepare_cached(&format!(
+            "INSERT INTO endpoint ({}, name, entity, workload, owner, last) VALUES ({})",
+            IDENTITY.join(", "),
+            places.join(", ")
+        ))?
+        .insert(params_from_iter(identity(endpoint).into_iter().chain(derived)))
 }

@@ -83,7 +83,7 @@ pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// The sums in the order of [`super::schema::SUMS`].
-pub(super) fn columns(sums: &Measures) -> [u64; 9] {
+pub(super) fn columns(sums: &Measures) -> [u64; 10] {
     [
         sums.bytes_sent,
         sums.bytes_received,
@@ -94,6 +94,7 @@ pub(super) fn columns(sums: &Measures) -> [u64; 9] {
         sums.connections_failed,
         sums.connections_unreplied,
         sums.connections_uncounted,
+        sums.transit_bytes,
     ]
 }
 

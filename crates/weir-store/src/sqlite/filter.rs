@@ -84,6 +84,16 @@ impl Compiler {
                 format!("edge.destination IN {}", self.endpoints(field, test))
             }
             Subject::Field(Field::Service) => self.service(test),
+            Subject::Field(Field::ServiceName) => self.any(test, |compiler, value| match value {
+                Value::Absent => {
+                    let unnamed = "(SELECT id FROM service WHERE name = '')";
+                    format!("(edge.service = 0 OR edge.service IN {unnamed})")
+                }
+                value => {
+                    let name = compiler.text("name", test, value);
+                    format!("edge.service IN (SELECT id FROM service WHERE name != '' AND {name})")
+                }
+            }),
             Subject::Field(Field::Node) => {
                 let name = self.any(test, |compiler, value| compiler.text("name", test, value));
                 format!("{} IN (SELECT id FROM node WHERE {name})", self.column(Field::Node))
@@ -117,7 +127,9 @@ impl Compiler {
         let column = endpoint_column(field);
         let condition = self.any(test, |compiler, value| match field {
             EndpointField::Address => compiler.prefix(test, value),
-            EndpointField::Kind | EndpointField::Unresolved => compiler.number(column, test, value),
+            EndpointField::Kind | EndpointField::Resolution | EndpointField::Unresolved => {
+                compiler.number(column, test, value)
+            }
             _ => compiler.text(column, test, value),
         });
         format!("(SELECT id FROM endpoint WHERE {condition})")

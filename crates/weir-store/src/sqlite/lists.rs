@@ -6,7 +6,7 @@ use std::ops::Range;
 use hashbrown::HashMap;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use weir_flow::batch::{Gap, GapReason};
-use weir_flow::endpoint::{EndpointKind, Unresolved};
+use weir_flow::endpoint::{EndpointKind, Resolution, Unresolved};
 use weir_flow::ingest::Ranges;
 use weir_flow::{BatchId, Digest, EndpointField, Epoch, Field, Side};
 
@@ -252,8 +252,15 @@ impl ValueReader {
                 is_text: true,
                 written: |row| row.get(0),
             },
+            Field::ServiceName => Self {
+                sql: "SELECT DISTINCT name FROM service WHERE name >= ?1 AND name != '' \
+                      ORDER BY name"
+                    .to_owned(),
+                is_text: true,
+                written: |row| row.get(0),
+            },
             Field::Service => Self {
-                sql: "SELECT address, port FROM service WHERE ?1 = '' \
+                sql: "SELECT DISTINCT address, port FROM service WHERE ?1 = '' \
                       ORDER BY length(address), address, port"
                     .to_owned(),
                 is_text: false,
@@ -286,6 +293,13 @@ impl ValueReader {
                     Ok(EndpointKind::from_code(row.get(0)?).map(|kind| kind.name().to_owned()))
                 },
             },
+            EndpointField::Resolution => Self {
+                sql: select("?1 = '' AND resolution IS NOT NULL", column),
+                is_text: false,
+                written: |row| {
+                    Ok(Resolution::from_code(row.get(0)?).map(|how| how.name().to_owned()))
+                },
+            },
             EndpointField::Unresolved => Self {
                 sql: select("?1 = '' AND unresolved IS NOT NULL", column),
                 is_text: false,
@@ -313,14 +327,9 @@ impl ValueReader {
 pub(super) fn endpoint_column(field: EndpointField) -> &'static str {
     match field {
         EndpointField::Id => "entity",
-        EndpointField::Name => "name",
-        EndpointField::Kind => "kind",
-        EndpointField::Address => "address",
-        EndpointField::Host => "host",
-        EndpointField::Unit => "unit",
-        EndpointField::Container => "container",
-        EndpointField::Executable => "executable",
-        EndpointField::Unresolved => "unresolved",
+        EndpointField::OwnerId => "owner",
+        EndpointField::Range => "range_name",
+        field => field.name(),
     }
 }
 

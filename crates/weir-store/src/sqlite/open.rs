@@ -37,7 +37,7 @@ pub(super) fn for_writing(directory: &Path, options: Options) -> Result<SqliteSt
     connection.busy_timeout(BUSY).map_err(failed)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failed)?;
     // Before anything is written, a database of others included.
-    schema::known(&connection, &file)?;
+    schema::found(&connection, &file)?;
     connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
     connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
     connection.pragma_update(None, "wal_autocheckpoint", 4_000).map_err(failed)?;

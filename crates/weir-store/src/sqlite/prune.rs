@@ -4,6 +4,7 @@ use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params}
 
 use super::commit::{KeptLevel, Sweep, Writer};
 use super::facts::stored;
+use super::memory;
 use super::schema::{flow_table, total_table, window_number};
 use crate::Pruned;
 
@@ -47,7 +48,9 @@ impl Writer {
             pruned.more = sweep.is_under_way();
         }
         let (other, epochs) = delete_others(&transaction, horizon)?;
-        pruned.other = other + epochs.len() as u64;
+        let (forgotten, more) = memory::forget(&transaction, now_seconds)?;
+        pruned.more |= more;
+        pruned.other = other + epochs.len() as u64 + forgotten;
         transaction.commit()?;
 
         self.levels = levels;

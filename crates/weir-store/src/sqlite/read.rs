@@ -93,6 +93,7 @@ impl Needs {
                 Measure::ConnectionsFailed => vec![6],
                 Measure::ConnectionsUnreplied => vec![7],
                 Measure::ConnectionsUncounted => vec![8],
+                Measure::TransitBytes => vec![9],
             })
             .collect();
         columns.sort_unstable();
@@ -116,6 +117,7 @@ impl Needs {
             failed,
             unreplied,
             uncounted,
+            transit_bytes,
         ] = all;
         Measures {
             bytes_sent: sent,
@@ -127,6 +129,7 @@ impl Needs {
             connections_failed: failed,
             connections_unreplied: unreplied,
             connections_uncounted: uncounted,
+            transit_bytes,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use rusqlite::types::{FromSqlError, ValueRef};
 use rusqlite::{Connection, OptionalExtension as _, Row, Statement};
-use weir_flow::endpoint::{EndpointKind, Unresolved};
+use weir_flow::endpoint::{EndpointKind, Resolution, Unresolved};
 use weir_flow::{EndpointField, Field, Side};
 
 use super::facts::{TotalKey, address_of, class_of, protocol_of};
@@ -26,7 +26,8 @@ pub(super) struct Groups<'c> {
     find_endpoint: Option<Statement<'c>>,
     /// The atoms of `endpoint_fields`, by endpoint.
     endpoints: HashMap<i64, Box<[Atom]>>,
-    services: HashMap<i64, Atom>,
+    /// Address and name of each service.
+    services: HashMap<i64, (Atom, Atom)>,
     nodes: HashMap<i64, Atom>,
 }
 
@@ -117,7 +118,8 @@ impl<'c> Groups<'c> {
                     let version = u8::try_from(edge.ip_version).unwrap_or_default();
                     self.cells.of(Cell::IpVersion(version))
                 }
-                Field::Service => self.service(edge.service)?,
+                Field::Service => self.service(edge.service)?.0,
+                Field::ServiceName => self.service(edge.service)?.1,
                 Field::Node => self.node(edge.node)?,
             });
         }
@@ -186,23 +188,25 @@ impl<'c> Groups<'c> {
         Ok(atom)
     }
 
-    fn service(&mut self, id: i64) -> rusqlite::Result<Atom> {
-        if let Some(atom) = self.services.get(&id) {
-            return Ok(*atom);
+    fn service(&mut self, id: i64) -> rusqlite::Result<(Atom, Atom)> {
+        if let Some(atoms) = self.services.get(&id) {
+            return Ok(*atoms);
         }
-        let cell = self
+        let (address, name) = self
             .connection
-            .prepare_cached("SELECT address, port FROM service WHERE id = ?1")?
+            .prepare_cached("SELECT address, port, name FROM service WHERE id = ?1")?
             .query_row([id], |row| {
                 let port = row.get(1)?;
                 let address = address_of(row.get_ref(0)?.as_blob()?);
-                Ok(address.map_or(Cell::None, |address| Cell::Service(address, port)))
+                let name: Arc<str> = row.get(2)?;
+                let name = if name.is_empty() { Cell::None } else { Cell::Text(name) };
+                Ok((address.map_or(Cell::None, |address| Cell::Service(address, port)), name))
             })
             .optional()?
-            .unwrap_or(Cell::None);
-        let atom = self.cells.of(cell);
-        self.services.insert(id, atom);
-        Ok(atom)
+            .unwrap_or((Cell::None, Cell::None));
+        let atoms = (self.cells.of(address), self.cells.of(name));
+        self.services.insert(id, atoms);
+        Ok(atoms)
     }
 
     fn node(&mut self, id: i64) -> rusqlite::Result<Atom> {
@@ -230,6 +234,9 @@ fn endpoint_cell(field: EndpointField, value: ValueRef<'_>) -> rusqlite::Result<
         (_, ValueRef::Null) => Cell::None,
         (EndpointField::Kind, _) => {
             Cell::Kind(EndpointKind::from_code(code()?).unwrap_or_default())
+        }
+        (EndpointField::Resolution, _) => {
+            Resolution::from_code(code()?).map_or(Cell::None, Cell::Resolution)
         }
         (EndpointField::Unresolved, _) => {
             Unresolved::from_code(code()?).map_or(Cell::None, Cell::Unresolved)

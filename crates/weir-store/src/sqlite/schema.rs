@@ -9,7 +9,7 @@ use super::database_error;
 use crate::{Result, StoreError};
 
 /// The schema this code writes.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// "weir" in ASCII, in the file's header: tells weir's databases from others.
 const APPLICATION: i64 = 0x7765_6972;
@@ -22,7 +22,7 @@ const ORIGIN: i64 = 1_767_225_600;
 pub(super) const LAST_SECOND: u64 = 253_402_300_799;
 
 /// The columns of sums, in the order of [`super::facts::columns`].
-pub(super) const SUMS: [&str; 9] = [
+pub(super) const SUMS: [&str; 10] = [
     "bytes_sent",
     "bytes_received",
     "packets_sent",
@@ -32,6 +32,7 @@ pub(super) const SUMS: [&str; 9] = [
     "connections_failed",
     "connections_unreplied",
     "connections_uncounted",
+    "transit_bytes",
 ];
 
 const TABLES: &str = "
@@ -49,7 +50,23 @@ CREATE TABLE endpoint (
     unit TEXT,
     container TEXT,
     executable TEXT,
+    namespace TEXT,
+    pod TEXT,
+    service TEXT,
+    workload_kind TEXT,
+    workload_name TEXT,
+    node TEXT,
+    zone TEXT,
+    region TEXT,
+    app TEXT,
+    labels TEXT,
+    cloud TEXT,
+    cloud_service TEXT,
+    range_name TEXT,
+    resolution INTEGER,
     unresolved INTEGER,
+    workload TEXT,
+    owner TEXT NOT NULL,
     name TEXT NOT NULL,
     entity TEXT NOT NULL,
     last INTEGER NOT NULL
@@ -57,13 +74,17 @@ CREATE TABLE endpoint (
 CREATE INDEX endpoint_address ON endpoint (address);
 CREATE INDEX endpoint_name ON endpoint (name);
 CREATE INDEX endpoint_entity ON endpoint (entity);
+CREATE INDEX endpoint_owner ON endpoint (owner);
+CREATE INDEX endpoint_namespace ON endpoint (namespace);
 
+-- `name`: NAMESPACE/NAME of the Kubernetes service; empty where it is not known.
 CREATE TABLE service (
     id INTEGER PRIMARY KEY,
     address BLOB NOT NULL,
     port INTEGER NOT NULL,
+    name TEXT NOT NULL,
     last INTEGER NOT NULL,
-    UNIQUE (address, port)
+    UNIQUE (address, port, name)
 ) STRICT;
 
 -- A flow key without its window. Service 0: none.
@@ -134,6 +155,56 @@ CREATE TABLE counter (
     value INTEGER NOT NULL,
     PRIMARY KEY (hour, node, name)
 ) STRICT, WITHOUT ROWID;
+
+-- What others keep here to find it again after a restart. `until`: seconds since 1970.
+CREATE TABLE memory (
+    key BLOB PRIMARY KEY,
+    value BLOB NOT NULL,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX memory_until ON memory (until);
+";
+
+/// From version 1, which knew neither clusters nor second legs.
+const FROM_VERSION_1: &str = "
+ALTER TABLE endpoint ADD COLUMN namespace TEXT;
+ALTER TABLE endpoint ADD COLUMN pod TEXT;
+ALTER TABLE endpoint ADD COLUMN service TEXT;
+ALTER TABLE endpoint ADD COLUMN workload_kind TEXT;
+ALTER TABLE endpoint ADD COLUMN workload_name TEXT;
+ALTER TABLE endpoint ADD COLUMN node TEXT;
+ALTER TABLE endpoint ADD COLUMN zone TEXT;
+ALTER TABLE endpoint ADD COLUMN region TEXT;
+ALTER TABLE endpoint ADD COLUMN app TEXT;
+ALTER TABLE endpoint ADD COLUMN labels TEXT;
+ALTER TABLE endpoint ADD COLUMN cloud TEXT;
+ALTER TABLE endpoint ADD COLUMN cloud_service TEXT;
+ALTER TABLE endpoint ADD COLUMN range_name TEXT;
+ALTER TABLE endpoint ADD COLUMN resolution INTEGER;
+ALTER TABLE endpoint ADD COLUMN workload TEXT;
+ALTER TABLE endpoint ADD COLUMN owner TEXT NOT NULL DEFAULT '';
+UPDATE endpoint SET owner = entity;
+CREATE INDEX endpoint_owner ON endpoint (owner);
+CREATE INDEX endpoint_namespace ON endpoint (namespace);
+
+CREATE TABLE service_2 (
+    id INTEGER PRIMARY KEY,
+    address BLOB NOT NULL,
+    port INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    last INTEGER NOT NULL,
+    UNIQUE (address, port, name)
+) STRICT;
+INSERT INTO service_2 SELECT id, address, port, '', last FROM service;
+DROP TABLE service;
+ALTER TABLE service_2 RENAME TO service;
+
+CREATE TABLE memory (
+    key BLOB PRIMARY KEY,
+    value BLOB NOT NULL,
+    until INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX memory_until ON memory (until);
 ";
 
 /// Facts by edge, of a level.
@@ -171,28 +242,59 @@ fn level_seconds(level: Level) -> i64 {
     i64::try_from(level.seconds()).expect("a level is at most an hour")
 }
 
-/// Makes the tables in an empty database; refuses databases of others and of a later weir.
+/// Makes the tables in an empty database, brings those of an earlier weir up to date; refuses
+/// databases of others and of a later weir.
 pub(super) fn prepare(connection: &mut Connection, file: &Path) -> Result<()> {
     let failed = |error| database_error("make tables", file, error);
-    if known(connection, file)? {
+    let found = found(connection, file)?;
+    if found == Some(VERSION) {
         return Ok(());
     }
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    transaction.execute_batch(TABLES).map_err(failed)?;
-    for level in Level::ALL {
-        for (table, key) in [(flow_table(level), "edge"), (total_table(level), "key")] {
-            transaction.execute_batch(&fact_table(table, key)).map_err(failed)?;
-        }
+    if found.is_none() {
+        make(&transaction).map_err(failed)?;
+    } else {
+        upgrade(&transaction).map_err(failed)?;
     }
     transaction.pragma_update(None, "application_id", APPLICATION).map_err(failed)?;
     transaction.pragma_update(None, "user_version", VERSION).map_err(failed)?;
     transaction.commit().map_err(failed)
 }
 
+fn make(transaction: &Connection) -> rusqlite::Result<()> {
+    transaction.execute_batch(TABLES)?;
+    Level::ALL
+        .into_iter()
+        .flat_map(fact_tables)
+        .try_for_each(|(table, key)| transaction.execute_batch(&fact_table(table, key)))
+}
+
+fn upgrade(transaction: &Connection) -> rusqlite::Result<()> {
+    transaction.execute_batch(FROM_VERSION_1)?;
+    Level::ALL.into_iter().flat_map(fact_tables).try_for_each(|(table, _)| {
+        transaction.execute_batch(&format!(
+            "ALTER TABLE {table} ADD COLUMN transit_bytes INTEGER NOT NULL DEFAULT 0"
+        ))
+    })
+}
+
+fn fact_tables(level: Level) -> [(&'static str, &'static str); 2] {
+    [(flow_table(level), "edge"), (total_table(level), "key")]
+}
+
 /// True when the database has this code's tables; false when it is empty; an error when it has
 /// others.
 pub(super) fn known(connection: &Connection, file: &Path) -> Result<bool> {
+    match found(connection, file)? {
+        None => Ok(false),
+        Some(VERSION) => Ok(true),
+        Some(found) => Err(StoreError::Older { path: file.to_owned(), found, known: VERSION }),
+    }
+}
+
+/// The version of the tables, at most this code's; `None` in an empty database.
+pub(super) fn found(connection: &Connection, file: &Path) -> Result<Option<u32>> {
     let number = |sql: &str| {
         connection
             .query_row(sql, [], |row| row.get::<_, i64>(0))
@@ -201,11 +303,11 @@ pub(super) fn known(connection: &Connection, file: &Path) -> Result<bool> {
     let application = number("PRAGMA application_id")?;
     let version = number("PRAGMA user_version")?;
     let tables = number("SELECT count(*) FROM sqlite_schema")?;
-    match (application, version, tables) {
-        (0, 0, 0) => Ok(false),
-        (APPLICATION, found, _) if found == i64::from(VERSION) => Ok(true),
-        (APPLICATION, found, _) => {
-            Err(StoreError::Newer { path: file.to_owned(), found, known: VERSION })
+    match (application, u32::try_from(version), tables) {
+        (0, Ok(0), 0) => Ok(None),
+        (APPLICATION, Ok(found @ 1..=VERSION), _) => Ok(Some(found)),
+        (APPLICATION, ..) => {
+            Err(StoreError::Newer { path: file.to_owned(), found: version, known: VERSION })
         }
         _ => Err(StoreError::Foreign { path: file.to_owned() }),
     }

@@ -4,6 +4,7 @@
 mod ages;
 mod answers;
 mod batches;
+mod memories;
 mod properties;
 
 use weir_store::{FlowStore, Options};
@@ -52,6 +53,8 @@ conformance!(
         answers::values_are_listed,
         answers::sums_stay_at_the_largest_number,
         answers::too_many_groups_are_an_error,
+        memories::memories_come_back_by_prefix_in_order,
+        memories::a_memory_is_replaced_and_forgotten_in_time,
         properties::every_query_is_answered_as_the_model_does,
         properties::every_level_is_the_fold_of_the_finest,
     ]

@@ -145,9 +145,9 @@ fn a_newer_or_foreign_database_is_left_alone() {
     let edit = |sql: &str| rusqlite::Connection::open(&file).unwrap().execute_batch(sql).unwrap();
     edit("PRAGMA user_version = 7");
     for error in [open(directory.path()).unwrap_err(), read(directory.path()).unwrap_err()] {
-        assert!(matches!(error, StoreError::Newer { found: 7, known: 1, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { found: 7, known: 2, .. }), "{error}");
     }
-    edit("PRAGMA user_version = 1; PRAGMA application_id = 1");
+    edit("PRAGMA user_version = 2; PRAGMA application_id = 1");
     for error in [open(directory.path()).unwrap_err(), read(directory.path()).unwrap_err()] {
         assert!(matches!(error, StoreError::Foreign { .. }), "{error}");
     }
@@ -417,7 +417,7 @@ fn health_tells_what_is_there() {
     add(&store, 1, 30).unwrap();
     let health = store.health().unwrap();
     assert!(health.engine.starts_with("SQLite 3."), "{}", health.engine);
-    assert_eq!(health.schema_version, 1);
+    assert_eq!(health.schema_version, 2);
     assert_eq!((health.endpoints, health.edges), (31, 30));
     assert!(health.file_bytes > 4_096 && health.free_disk_bytes.unwrap() > 0);
     for level in health.levels {

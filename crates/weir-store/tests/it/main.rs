@@ -6,3 +6,4 @@ mod conformance;
 mod crash;
 mod files;
 mod support;
+mod upgrade;

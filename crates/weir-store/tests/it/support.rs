@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use tempfile::TempDir;
 use weir_flow::batch::Gap;
+use weir_flow::endpoint::Name;
 use weir_flow::filter::FlowView;
 use weir_flow::fold::{Flow, FlowKey};
 use weir_flow::tuple::Protocol;
@@ -44,6 +45,7 @@ pub(crate) struct Spelled {
     pub(crate) destination: Endpoint,
     pub(crate) destination_port: u16,
     pub(crate) service: Option<(IpAddr, u16)>,
+    pub(crate) service_name: Option<Name>,
     pub(crate) class: Class,
     pub(crate) measures: Measures,
 }
@@ -58,6 +60,7 @@ impl Spelled {
             destination: external(destination),
             destination_port: 443,
             service: None,
+            service_name: None,
             class: Class::Internet,
             measures: Measures { bytes_sent, ..Measures::default() },
         }
@@ -72,6 +75,7 @@ impl Spelled {
             Field::Service => {
                 self.service.map_or(Cell::None, |(address, port)| Cell::Service(address, port))
             }
+            Field::ServiceName => self.service_name.clone().map_or(Cell::None, Cell::Text),
             Field::Class => Cell::Class(self.class),
             Field::Node => Cell::Text(self.node.as_str().into()),
             Field::IpVersion => Cell::IpVersion(if self.source.address.is_ipv4() { 4 } else { 6 }),
@@ -85,6 +89,7 @@ impl Spelled {
             protocol: self.protocol,
             destination_port: self.destination_port,
             service: self.service,
+            service_name: self.service_name.as_deref(),
             class: self.class,
             node: &self.node,
         })
@@ -92,19 +97,12 @@ impl Spelled {
 }
 
 fn endpoint_cell(endpoint: &Endpoint, field: EndpointField) -> Cell {
-    let text = |text: &Option<Box<str>>| {
-        text.as_deref().map_or(Cell::None, |text| Cell::Text(text.into()))
-    };
     match field {
-        EndpointField::Id => Cell::Text(endpoint.id().into()),
-        EndpointField::Name => Cell::Text(endpoint.name().into()),
         EndpointField::Kind => Cell::Kind(endpoint.kind),
         EndpointField::Address => Cell::Address(endpoint.address),
-        EndpointField::Host => text(&endpoint.host),
-        EndpointField::Unit => text(&endpoint.unit),
-        EndpointField::Container => text(&endpoint.container),
-        EndpointField::Executable => text(&endpoint.executable),
+        EndpointField::Resolution => endpoint.resolution.map_or(Cell::None, Cell::Resolution),
         EndpointField::Unresolved => endpoint.unresolved.map_or(Cell::None, Cell::Unresolved),
+        field => endpoint.text(field).map_or(Cell::None, |text| Cell::Text(text.into())),
     }
 }
 
@@ -127,6 +125,7 @@ pub(crate) fn unit(address: &str, unit: &str) -> Endpoint {
 /// Folds flows of one node.
 pub(crate) fn folded(flows: impl IntoIterator<Item: Borrow<Spelled>>) -> Folded {
     let mut endpoints: Vec<Arc<Endpoint>> = Vec::new();
+    let mut service_names: Vec<Name> = Vec::new();
     let mut levels: [BTreeMap<FlowKey, Measures>; 3] = Default::default();
     for flow in flows {
         let flow = flow.borrow();
@@ -139,6 +138,14 @@ pub(crate) fn folded(flows: impl IntoIterator<Item: Borrow<Spelled>>) -> Folded 
             u32::try_from(index).unwrap()
         };
         let (source, destination) = (index(&flow.source), index(&flow.destination));
+        let service_name = flow.service_name.as_ref().map(|name| {
+            let found = service_names.iter().position(|known| known == name);
+            let index = found.unwrap_or_else(|| {
+                service_names.push(Name::clone(name));
+                service_names.len() - 1
+            });
+            u32::try_from(index).unwrap()
+        });
         for (level, sums) in Level::ALL.into_iter().zip(&mut levels) {
             let key = FlowKey {
                 window: flow.window - flow.window % level.seconds(),
@@ -147,6 +154,7 @@ pub(crate) fn folded(flows: impl IntoIterator<Item: Borrow<Spelled>>) -> Folded 
                 destination,
                 destination_port: flow.destination_port,
                 service: flow.service,
+                service_name,
                 class: flow.class,
             };
             *sums.entry(key).or_default() += flow.measures;
@@ -154,7 +162,7 @@ pub(crate) fn folded(flows: impl IntoIterator<Item: Borrow<Spelled>>) -> Folded 
     }
     let levels =
         levels.map(|sums| sums.into_iter().map(|(key, measures)| Flow { key, measures }).collect());
-    Folded { endpoints, levels, ..Folded::default() }
+    Folded { endpoints, service_names, levels, folded_keys: 0 }
 }
 
 /// Commits one batch.

@@ -34,8 +34,10 @@ Examples:
   weir query top --sort connections_failed --since 1d
 
 Fields to sum by and to filter on:
-  source.* and destination.*: id, name, kind, address, host, unit, container, executable, unresolved
-  destination.port (or port), protocol, service, class, node, ip_version
+  source.* and destination.*: id, name, kind, address, host, unit, container, executable,
+    unresolved; in a cluster also owner_id, workload, namespace, pod, service, app, labels, node,
+    zone, region, cloud, cloud_service, range, resolution
+  destination.port (or port), protocol, service, service.name, class, node, ip_version
 In a filter, a field without its side (unit = nginx.service) asks both sides. Tests are
 = != ~ !~ < <= > >= and in (…), joined by and, or, not and parentheses.
 

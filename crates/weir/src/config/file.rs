@@ -10,6 +10,8 @@ use anyhow::{Context as _, bail, ensure};
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::Spanned;
 use weir_flow::filter::nearest;
+use weir_flow::ranges::{Prefix, Range};
+use weir_server::ranges::{OwnRange, own_ranges};
 use weir_store::Retention;
 
 use crate::args::{Conntrack, Listen, UsageError, value};
@@ -59,28 +61,20 @@ pub(super) struct ConfigFile {
 impl ConfigFile {
     /// Reads a file: its settings, and what is wrong with the others, each with its place.
     pub(super) fn read(path: &Path) -> anyhow::Result<(Self, Vec<String>)> {
-        let mut text = String::new();
-        let read = fs::File::open(path)
-            .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
-            .with_context(|| format!("read the configuration {}", path.display()))?;
-        let name = Shown(&path.display().to_string()).to_string();
-        ensure!(read as u64 <= MAX_BYTES, "{name} is too large to be a configuration");
+        let (text, name) = read(path)?;
         Self::parse(&text, &name)
     }
 
     /// As [`Self::read`], from text; `name` stands before every problem.
     pub(super) fn parse(text: &str, name: &str) -> anyhow::Result<(Self, Vec<String>)> {
-        let settings: Settings = serde_saphyr::from_str(text).map_err(|error| {
-            let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column()));
-            let (place, problem) = (place.unwrap_or_default(), problem_of(&error));
-            UsageError(format!("the configuration is wrong\n  {name}{place}: {problem}"))
-        })?;
+        let settings: Settings =
+            serde_saphyr::from_str(text).map_err(|error| wrong(name, &error))?;
         let mut file = Self::default();
         let mut problems = Vec::new();
         for (key, node) in &settings.0 {
             let (at, result) = match file.set(key, node) {
                 Ok(true) => continue,
-                Ok(false) => (key.referenced, unknown(&key.value)),
+                Ok(false) => (key.referenced, unknown(&key.value, KEYS.into_iter())),
                 Err(error) => (node.referenced, format!("{}: {error:#}", key.value)),
             };
             let place = format!("{name}:{}:{}", at.line(), at.column());
@@ -144,11 +138,30 @@ fn door(text: &str) -> anyhow::Result<Conntrack> {
     })
 }
 
-fn unknown(key: &str) -> String {
-    match nearest(key, KEYS.into_iter()) {
-        Some(nearest) => format!("there is no setting `{key}`; did you mean `{nearest}`?"),
-        None => format!("there is no setting `{key}`; there are: {}", KEYS.join(", ")),
+/// What to say of a setting that there is not.
+pub(crate) fn unknown(key: &str, keys: impl Iterator<Item = &'static str> + Clone) -> String {
+    if let Some(nearest) = nearest(key, keys.clone()) {
+        return format!("there is no setting `{key}`; did you mean `{nearest}`?");
     }
+    let keys: Vec<&str> = keys.collect();
+    format!("there is no setting `{key}`; there are: {}", keys.join(", "))
+}
+
+/// A file's text, and its name as it is shown.
+fn read(path: &Path) -> anyhow::Result<(String, String)> {
+    let mut text = String::new();
+    let read = fs::File::open(path)
+        .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
+        .with_context(|| format!("read the configuration {}", path.display()))?;
+    let name = Shown(&path.display().to_string()).to_string();
+    ensure!(read as u64 <= MAX_BYTES, "{name} is too large to be a configuration");
+    Ok((text, name))
+}
+
+fn wrong(name: &str, error: &serde_saphyr::Error) -> UsageError {
+    let place = error.location().map(|at| format!(":{}:{}", at.line(), at.column()));
+    let (place, problem) = (place.unwrap_or_default(), problem_of(error));
+    UsageError(format!("the configuration is wrong\n  {name}{place}: {problem}"))
 }
 
 /// What is wrong, in one line and without the place, which stands before it already.
@@ -158,6 +171,87 @@ fn problem_of(error: &serde_saphyr::Error) -> String {
     let text = text.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
     let text = text.split(" at line ").next().unwrap_or_default();
     Shown(text).to_string()
+}
+
+/// A file of settings that somebody else makes sense of.
+pub(crate) struct Written {
+    name: String,
+    text: String,
+    settings: Settings,
+}
+
+/// One of its settings.
+#[derive(Clone, Copy)]
+pub(crate) struct Setting<'a> {
+    file: &'a str,
+    key: &'a Spanned<String>,
+    node: &'a Spanned<Node>,
+}
+
+impl Written {
+    /// Reads a file.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Self> {
+        let (text, name) = read(path)?;
+        Self::parse(text, name)
+    }
+
+    /// As [`Self::read`], from text.
+    pub(crate) fn parse(text: String, name: String) -> anyhow::Result<Self> {
+        let settings = serde_saphyr::from_str(&text).map_err(|error| wrong(&name, &error))?;
+        Ok(Self { name, text, settings })
+    }
+
+    /// Its settings, in their order.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = Setting<'_>> {
+        self.settings.0.iter().map(|(key, node)| Setting { file: &self.name, key, node })
+    }
+
+    /// The operator's own ranges in it (`cidrs`).
+    pub(crate) fn own_ranges(&self) -> anyhow::Result<Vec<(Prefix, Range)>> {
+        #[derive(serde::Deserialize)]
+        struct Whole {
+            cidrs: Vec<OwnRange>,
+        }
+        let whole: Whole = serde_saphyr::from_str(&self.text)
+            .map_err(|error| anyhow::anyhow!("cidrs: {}", problem_of(&error)))?;
+        Ok(own_ranges(&whole.cidrs)?)
+    }
+}
+
+impl Setting<'_> {
+    /// Its name.
+    pub(crate) fn key(&self) -> &str {
+        &self.key.value
+    }
+
+    /// The line it stands in.
+    pub(crate) fn line(&self) -> u64 {
+        self.key.referenced.line()
+    }
+
+    /// The file and where in it.
+    pub(crate) fn place(&self) -> String {
+        let at = self.node.referenced;
+        format!("{}:{}:{}", self.file, at.line(), at.column())
+    }
+
+    /// True where nothing is written, or a list of nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        match &self.node.value {
+            Node::Nothing => true,
+            Node::List(items) => items.is_empty(),
+            Node::Text(_) | Node::Map(_) => false,
+        }
+    }
+
+    /// Its value as it is typed after a flag.
+    pub(crate) fn as_typed(&self) -> anyhow::Result<String> {
+        match &self.node.value {
+            Node::List(_) => Ok(self.node.value.list()?.join(",")),
+            Node::Map(_) => self.node.value.pairs(),
+            Node::Text(_) | Node::Nothing => Ok(self.node.value.text()?.to_owned()),
+        }
+    }
 }
 
 /// The file's settings as written, with their places.

@@ -32,11 +32,7 @@ pub(crate) fn print(resolved: &Resolved) -> String {
         Conntrack::Auto => "auto".to_owned(),
         Conntrack::File(path) => scalar(&path.display().to_string()),
     };
-    let listen = match listen {
-        Listen::Off => "none".to_owned(),
-        Listen::At(address) if address.is_ipv4() => address.to_string(),
-        Listen::At(address) => scalar(&address.to_string()),
-    };
+    let listen = place(*listen);
     let hosts: Vec<String> = allow_host.iter().map(|host| scalar(host)).collect();
     let lines = [
         ("data_dir", scalar(&data_dir.display().to_string())),
@@ -61,7 +57,16 @@ pub(crate) fn print(resolved: &Resolved) -> String {
     text
 }
 
-fn levels(retention: &Retention) -> String {
+/// Where something listens.
+pub(crate) fn place(listen: Listen) -> String {
+    match listen {
+        Listen::Off => "none".to_owned(),
+        Listen::At(address) if address.is_ipv4() => address.to_string(),
+        Listen::At(address) => scalar(&address.to_string()),
+    }
+}
+
+pub(crate) fn levels(retention: &Retention) -> String {
     let Retention { ten_seconds, minute, hour } = *retention;
     format!("{{10s: {}, 1m: {}, 1h: {}}}", exact(ten_seconds), exact(minute), exact(hour))
 }
@@ -90,7 +95,7 @@ fn exact(seconds: u64) -> String {
 }
 
 /// Text as YAML reads it back; quoted as JSON, which is YAML too, where it is not plain.
-fn scalar(text: &str) -> String {
+pub(crate) fn scalar(text: &str) -> String {
     let is_plain = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
         && !["true", "false", "yes", "no", "on", "off", "null", "y", "n"]

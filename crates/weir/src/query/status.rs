@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::Value;
 use weir_flow::batch::GapReason;
 use weir_server::answer::{
-    Answers as _, Gap, NodeCounter, NodeStatus, State, Status, StoreLevel, StoreStatus,
+    Answers as _, Gap, NodeCounter, NodeStatus, OtherView, State, Status, StoreLevel, StoreStatus,
 };
 use weir_server::moment;
 
@@ -32,7 +32,7 @@ pub(super) fn run(args: &StatusArgs, location: Location) -> anyhow::Result<()> {
 /// What of a node is said first, in this order; the rest follows by name.
 const FIRST: [&str; 5] = ["state", "reason", "source", "accounting", "coverage"];
 /// What has a place of its own.
-const APART: [&str; 2] = ["node", "causes"];
+const APART: [&str; 3] = ["node", "causes", "views"];
 
 fn for_people(status: &Status, style: Style, out: &mut dyn Write) -> io::Result<()> {
     let Status { version, data_dir, since, until: _, nodes, store, gaps, counters } = status;
@@ -48,7 +48,7 @@ fn for_people(status: &Status, style: Style, out: &mut dyn Write) -> io::Result<
         store_for_people(store, style, out)?;
     }
     let range = format!("since {}", Shown(since));
-    gaps_for_people(gaps, &range, style, out)?;
+    gaps_for_people(gaps, nodes.len() > 1, &range, style, out)?;
     counters_for_people(counters, &range, style, out)
 }
 
@@ -75,7 +75,20 @@ fn node_for_people(node: &NodeStatus, style: Style, out: &mut dyn Write) -> io::
     node.causes.iter().try_for_each(|cause| {
         let line = format!("{}: {}", Shown(&cause.name), Shown(&cause.text));
         writeln!(out, "  {:<22} {}", "cause", style.warning(line))
-    })
+    })?;
+    node.views.iter().try_for_each(|view| view_for_people(view, out))
+}
+
+/// The same traffic as this node counted it and as the other one saw it, to the byte.
+fn view_for_people(view: &OtherView, out: &mut dyn Write) -> io::Result<()> {
+    let OtherView { node, counted_packets, counted_bytes, seen_packets, seen_bytes } = view;
+    writeln!(
+        out,
+        "  {:<22} counted {counted_bytes} bytes in {counted_packets} packets; {} saw {seen_bytes} \
+         in {seen_packets}",
+        "two views",
+        Shown(node),
+    )
 }
 
 /// A plain value.
@@ -127,21 +140,29 @@ fn store_for_people(store: &StoreStatus, style: Style, out: &mut dyn Write) -> i
     Ok(())
 }
 
-fn gaps_for_people(gaps: &[Gap], range: &str, style: Style, out: &mut dyn Write) -> io::Result<()> {
+fn gaps_for_people(
+    gaps: &[Gap],
+    of_several: bool,
+    range: &str,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     if gaps.is_empty() {
         return writeln!(out, "\n{} none {}", style.bold("declared gaps"), style.dim(range));
     }
     let heading = format!("declared gaps: {}", gaps.len());
     writeln!(out, "\n{} {}", style.warning(heading), style.dim(range))?;
     for gap in gaps {
-        let Gap { node: _, reason, from, to, connections, records, bytes: lost, bytes_bound } = gap;
+        let Gap { node, reason, from, to, connections, records, bytes: lost, bytes_bound } = gap;
         let missing = match bytes_bound {
             Some(bound) => format!("at most {} more", bytes(*bound)),
             None => "more than that is not known".to_owned(),
         };
+        // A machine need not be told its own name each time.
+        let place = if of_several { format!("{}  ", Shown(node)) } else { String::new() };
         writeln!(
             out,
-            "  {} to {}  {:<14} {connections} connections, {records} records, {} lost for sure, \
+            "  {place}{} to {}  {:<14} {connections} connections, {records} records, {} lost for sure, \
              {missing}",
             Shown(from),
             Shown(to),
@@ -166,6 +187,9 @@ fn meaning(reason: &str) -> Option<&'static str> {
         GapReason::SpoolDamaged => "a part of the spool could not be read",
         GapReason::SpoolFull => "the spool was full and dropped its oldest batches",
         GapReason::Refused => "the store refused a batch; it stands in quarantine",
+        GapReason::Undecided => {
+            "an address inside the cluster stayed unknown; bytes are not billed"
+        }
         GapReason::SpoolTooOld => "the spool was too old and was started anew",
     })
 }

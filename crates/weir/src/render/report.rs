@@ -127,7 +127,8 @@ fn heading(measure: Measure, any_uncounted: bool) -> Option<&'static str> {
         Measure::ConnectionsOpened => Some("OPENED"),
         Measure::ConnectionsFailed => Some("FAILED"),
         Measure::ConnectionsUncounted => any_uncounted.then_some("UNCOUNTED"),
-        Measure::PacketsSent
+        Measure::TransitBytes
+        | Measure::PacketsSent
         | Measure::PacketsReceived
         | Measure::ConnectionsClosed
         | Measure::ConnectionsUnreplied => None,

@@ -4,14 +4,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use weir_agent::{Deliver, clock};
 use weir_flow::ingest::Answer;
-use weir_server::{Ingest, IngestCounts, Query};
+use weir_server::{Ingest, IngestCounts, Query, Speaker};
 use weir_store::FlowStore;
 
 use super::directory::SharedDirectory;
+use crate::top::host_name;
 
 /// The server half, in this process.
 pub(super) struct InProcess {
     ingest: Ingest<SharedDirectory>,
+    speaker: Speaker,
     store: Arc<dyn FlowStore>,
     query: Arc<Query>,
     facts: SharedDirectory,
@@ -31,7 +33,8 @@ impl InProcess {
         facts: SharedDirectory,
         counts: Arc<Mutex<IngestCounts>>,
     ) -> Self {
-        Self { ingest, store, query, facts, since_prune: 0, counts }
+        let speaker = Speaker::here(&host_name());
+        Self { ingest, speaker, store, query, facts, since_prune: 0, counts }
     }
 }
 
@@ -39,7 +42,7 @@ impl Deliver for InProcess {
     fn deliver(&mut self, frame: &[u8]) -> Answer {
         self.facts.freshen();
         let now = clock::wall();
-        let answer = self.ingest.accept(frame, now);
+        let answer = self.ingest.accept(&self.speaker, frame, now);
         self.query.store_changed();
         *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = self.ingest.counts();
         self.since_prune += 1;

@@ -13,6 +13,7 @@ use weir_conntrack::sysctl;
 use weir_flow::attribution::Question;
 use weir_flow::connection::Listeners;
 use weir_flow::{Directory, Endpoint, Protocol};
+use weir_server::Directories;
 
 /// How often sockets are looked at, at most.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -99,6 +100,12 @@ impl SharedDirectory {
 impl Directory for SharedDirectory {
     fn resolve(&self, question: &Question) -> Arc<Endpoint> {
         self.lock().resolve(question)
+    }
+}
+
+impl Directories for SharedDirectory {
+    fn lend(&self, _: &str, _: u64, ask: &mut dyn FnMut(&dyn Directory)) {
+        ask(self);
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use weir_flow::attribution::Question;
-use weir_flow::{Directory, Endpoint, Side, WallTime, port};
+use weir_flow::{Directory, Endpoint, Name, Side, WallTime, port};
 
 use super::measured::{Bytes, Measured, Place, Reading, Source, rank};
 use crate::args::Format;
@@ -238,8 +238,8 @@ fn column(name: &str, heading: Option<&str>, unit: Unit) -> Column {
 
 /// Cells of one end, in the order of [`columns`].
 fn end(endpoint: &Endpoint, port: Cell) -> [Cell; 10] {
-    let Endpoint { kind, address, host, unit, container, executable, unresolved } = endpoint;
-    let name = |name: &Option<Box<str>>| text_or_absent(name.as_deref().map(str::to_owned));
+    let Endpoint { kind, address, host, unit, container, executable, unresolved, .. } = endpoint;
+    let name = |name: &Option<Name>| text_or_absent(name.as_deref().map(str::to_owned));
     [
         Cell::Text(endpoint.id()),
         Cell::Text(name_of(endpoint)),
@@ -275,6 +275,7 @@ fn name(measured: Measured, now: WallTime, directory: &dyn Directory) -> Named {
             peer_address: peer.0,
             peer_port: peer.1,
             at: measured.start.unwrap_or(now),
+            latest: measured.start.unwrap_or(now),
         })
     };
     let dialled = measured.service.unwrap_or(measured.destination);

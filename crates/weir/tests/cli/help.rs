@@ -6,7 +6,7 @@ use super::{printed, weir};
 
 #[test]
 fn pages() {
-    let pages: [&[&str]; 13] = [
+    let pages: [&[&str]; 17] = [
         &[],
         &["up"],
         &["top"],
@@ -16,6 +16,10 @@ fn pages() {
         &["query", "series"],
         &["query", "values"],
         &["query", "status"],
+        &["ranges"],
+        &["ranges", "lookup"],
+        &["ranges", "list"],
+        &["ranges", "build"],
         &["config"],
         &["config", "check"],
         &["completions"],
@@ -42,7 +46,8 @@ fn every_field_is_listed() {
     for field in Field::all() {
         let field = field.to_string();
         let name = field.trim_start_matches("source.").trim_start_matches("destination.");
-        let is_listed = listed.split(|c: char| !c.is_alphanumeric() && c != '_').any(|w| w == name);
+        let mut words = listed.split(|c: char| !c.is_alphanumeric() && !"_.".contains(c));
+        let is_listed = words.any(|word| word.trim_matches('.') == name);
         assert!(is_listed, "{field}");
     }
 }

@@ -6,6 +6,7 @@ mod generated;
 mod help;
 mod place;
 mod query;
+mod ranges;
 mod status;
 mod stored;
 

@@ -116,6 +116,7 @@ fn key(window: u64, protocol: Protocol, source: u32, destination: u32, port: u16
         destination,
         destination_port: port,
         service: None,
+        service_name: None,
         class: Class::SameNode,
     }
 }
@@ -134,6 +135,7 @@ fn sums(traffic: [u64; 4], connections: [u64; 5]) -> Measures {
         connections_failed: failed,
         connections_unreplied: unreplied,
         connections_uncounted: uncounted,
+        transit_bytes: 0,
     }
 }
 

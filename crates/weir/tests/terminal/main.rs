@@ -194,7 +194,7 @@ fn a_filter_is_tried_while_it_is_typed() {
     // Tab completes fields, operators and what the store knows.
     terminal.key("/");
     terminal.key("C-u");
-    terminal.text("destination.po");
+    terminal.text("destination.por");
     terminal.key("Tab");
     terminal.shows("filter: destination.port");
     terminal.key("C-u");

@@ -66,13 +66,14 @@ pub(super) fn all_measures_are_kept(open: Open<'_>) {
         connections_failed: 7_000_000,
         connections_unreplied: 80_000_000,
         connections_uncounted: 900_000_000,
+        transit_bytes: 10_000_000_000,
     };
     commit_all(&**store, 1, &[flow.clone()]);
     commit_all(&**store, 2, &[flow]);
     let query = FlowQuery { measures: Measure::ALL.to_vec(), ..query(NOON..NOON + 1, "") };
     assert_eq!(
         text(&store.query(&query).unwrap()),
-        ["42 2 40 8600 600 8000 100000 1200000 14000000 160000000 1800000000"]
+        ["42 2 40 8600 600 8000 100000 1200000 14000000 160000000 1800000000 20000000000"]
     );
 }
 

@@ -1,10 +1,12 @@
 //! Random flows and queries against the model.
 
+use std::net::IpAddr;
+
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use proptest::strategy::ValueTree as _;
-use weir_flow::endpoint::Unresolved;
+use weir_flow::endpoint::{Resolution, Unresolved};
 use weir_flow::filter::{Operator, Subject, Test, Value};
 use weir_flow::tuple::Protocol;
 use weir_flow::{Class, Endpoint, EndpointField, EndpointKind, Field, Filter, Level, Measures};
@@ -42,7 +44,7 @@ pub(super) fn every_level_is_the_fold_of_the_finest(open: Open<'_>) {
         for (number, flows) in (1..).zip(flows.chunks(10)) {
             commit_all(&**store, number, flows);
         }
-        for by in ["class", "source.id,destination.id,service"] {
+        for by in ["class", "source.id,destination.id,service", "source.owner_id,service.name,source.resolution"] {
             for (bucket, level) in [(10, Level::TenSeconds), (60, Level::Minute), (3_600, Level::Hour)] {
                 let query = FlowQuery {
                     bucket_seconds: Some(bucket),
@@ -79,7 +81,30 @@ fn endpoints() -> Vec<Endpoint> {
         external("2001:db8::7"),
         Endpoint::bare(EndpointKind::Unknown, ip("::")),
         unit("10.0.0.3", HOSTILE[4]),
+        pod("10.1.0.9", "web-7d9f-x2x4z"),
+        pod("fd00:1::9", "web-7d9f-x2x4z"),
+        Endpoint { pod: Some(HOSTILE[2].into()), ..pod("10.1.0.9", "other") },
+        Endpoint {
+            unresolved: Some(Unresolved::Ambiguous),
+            resolution: Some(Resolution::PodNetwork),
+            ..pod("10.1.0.9", "other")
+        },
     ]
+}
+
+fn pod(address: &str, name: &str) -> Endpoint {
+    Endpoint {
+        namespace: Some("shop".into()),
+        pod: Some(name.into()),
+        workload_kind: Some("Deployment".into()),
+        workload_name: Some("web".into()),
+        node: Some("n1".into()),
+        zone: Some("z-a".into()),
+        app: Some("web".into()),
+        labels: Some("app=web,tier=front".into()),
+        resolution: Some(Resolution::Directory),
+        ..Endpoint::bare(EndpointKind::Pod, ip(address))
+    }
 }
 
 fn a_flow() -> impl Strategy<Value = Spelled> {
@@ -94,7 +119,7 @@ fn a_flow() -> impl Strategy<Value = Spelled> {
         ),
         (select(vec![6_u8, 17, 58]), select(vec![0_u16, 53, 80, 443, 65_535]), service),
         select(Class::ALL.to_vec()),
-        proptest::array::uniform9(small()),
+        proptest::array::uniform10(small()),
     )
         .prop_map(
             |((window, node, source, destination), (protocol, port, service), class, sums)| {
@@ -106,6 +131,10 @@ fn a_flow() -> impl Strategy<Value = Spelled> {
                     destination,
                     destination_port: port,
                     service,
+                    service_name: service.map(|(address, _)| match address {
+                        IpAddr::V4(_) => "shop/web".into(),
+                        IpAddr::V6(_) => HOSTILE[3].into(),
+                    }),
                     class,
                     measures: Measures {
                         bytes_sent: sums[0],
@@ -117,6 +146,7 @@ fn a_flow() -> impl Strategy<Value = Spelled> {
                         connections_failed: sums[6],
                         connections_unreplied: sums[7],
                         connections_uncounted: sums[8],
+                        transit_bytes: sums[9],
                     },
                 }
             },

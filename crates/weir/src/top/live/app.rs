@@ -1,6 +1,7 @@
 //! The state of the screen: keys and answers in, questions and a picture out. No clock, no
 //! terminal, no network.
 
+mod cluster;
 mod keys;
 
 #[cfg(test)]
@@ -32,6 +33,8 @@ const SINCE: [u64; 5] = [60, 600, 3_600, 21_600, 86_400];
 const MOST_STATES: usize = 32;
 /// Readings of the selected connection that are kept.
 const MOST_TRACED: usize = 240;
+/// Nodes whose sums are asked for.
+const MOST_NODES: usize = 1_000;
 /// Rows asked for at least.
 const LEAST_ROWS: usize = 200;
 /// Windows of rows begin at multiples of this, so that a key is not a question each time.
@@ -54,6 +57,16 @@ pub(super) enum Overlay {
     /// The keys, from this line on.
     Help(usize),
     Picker(Picker),
+}
+
+/// Who speaks to whom is asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Scope {
+    /// One machine's weir of itself.
+    #[default]
+    Machine,
+    /// Agents, processes of their own.
+    Cluster,
 }
 
 /// Only one version of IP.
@@ -115,6 +128,7 @@ pub(super) struct App {
     filters: Vec<String>,
     groups: Vec<Vec<Field>>,
     group: usize,
+    scope: Scope,
     pub(super) node: Option<String>,
     pub(super) drill: Option<Drill>,
     pub(super) sort: ConnectionSort,
@@ -175,6 +189,7 @@ impl App {
             filters: Vec::new(),
             groups,
             group,
+            scope: Scope::default(),
             node: None,
             drill: None,
             sort: ConnectionSort::default(),
@@ -184,7 +199,7 @@ impl App {
             ip: IpVersions::default(),
             paused: false,
             since_seconds: options.since.as_secs().max(1),
-            columns: [true; Column::ALL.len()],
+            columns: Column::usual(false),
             details: None,
             node_cursor: Cursor::default(),
             talker_cursor: Cursor::default(),
@@ -266,11 +281,7 @@ impl App {
             status: StatusWant { since_seconds: self.since_seconds },
             connections: self.connections_question(&filter),
             rates: RatesQuestion { by: by.clone(), filter: filter.clone(), limit: talkers::LIMIT },
-            nodes: RatesQuestion {
-                by: vec![Field::Node],
-                filter: Filter::All,
-                limit: talkers::LIMIT,
-            },
+            nodes: RatesQuestion { by: vec![Field::Node], filter: Filter::All, limit: MOST_NODES },
             top: TopWant { by, filter, since_seconds: self.since_seconds, limit: talkers::LIMIT },
             series: series.flatten(),
             values: self.line.as_ref().and_then(FilterLine::wanted_values).cloned(),
@@ -327,12 +338,14 @@ impl App {
                 self.refused.remove(&Part::Status);
                 let lost = status.nodes.iter().map(|node| node.lost_events).sum();
                 self.losses.note(lost, self.now);
+                self.look_for_cluster(&status);
                 self.status = Some(*status);
+                self.add_silent_nodes();
             }
             Answer::Nodes(rates) => {
                 self.refused.remove(&Part::Nodes);
                 self.nodes = rates.rates;
-                self.nodes.sort_by(|left, right| left.fields.cmp(&right.fields));
+                self.add_silent_nodes();
             }
             Answer::Connections(asked, connections) if asked == wants.connections => {
                 self.refused.remove(&Part::Connections);

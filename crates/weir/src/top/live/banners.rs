@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use weir_server::answer::{NodeStatus, State, Status};
 
-use super::app::{App, node_name};
+use super::app::App;
 use super::text::{count, length, shown, whole};
 
 /// Coverage below this is worth a line.
 const LOW: f64 = 0.9;
+/// A node whose newest stored batch is older than this is missing in what is shown as now.
+const LATE_SECONDS: f64 = 60.0;
 /// For how long a loss is shown.
 const SHOWN_FOR: Duration = Duration::from_mins(1);
 
@@ -57,8 +59,7 @@ pub(super) fn banners(app: &App) -> Vec<String> {
             } else {
                 String::new()
             };
-            let rates = app.nodes.iter().find(|row| node_name(row) == node.node);
-            let uncounted = rates.map_or(0, |row| row.connections_uncounted);
+            let uncounted = app.node_row(&node.node).map_or(0, |row| row.connections_uncounted);
             let found = of_node(node, uncounted, app.losses.is_recent(app.now));
             lines.extend(found.into_iter().map(|line| format!("{place}{line}")));
         }
@@ -114,6 +115,14 @@ fn of_node(node: &NodeStatus, uncounted: u64, lost_lately: bool) -> Vec<String> 
     }
     if let Some(limits) = &node.source_limits {
         lines.push(format!("source {}: {}", shown(&node.source), shown(limits)));
+    }
+    if let Some(lag) = node.lag_seconds.filter(|lag| *lag > LATE_SECONDS)
+        && node.state == State::Reading
+    {
+        lines.push(format!(
+            "its newest batch here is {} old: it is cut off, or sends what it kept",
+            length(Some(lag))
+        ));
     }
     if let Some(why) = &node.delivery_waits {
         lines.push(format!(

@@ -18,15 +18,19 @@ pub(super) enum Column {
     Sent,
     Received,
     Age,
+    Class,
+    Zones,
 }
 
 impl Column {
     /// All of them, in the order they stand.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::Protocol,
         Self::Source,
         Self::Destination,
         Self::Service,
+        Self::Class,
+        Self::Zones,
         Self::State,
         Self::PortName,
         Self::SentRate,
@@ -37,14 +41,16 @@ impl Column {
     ];
 
     /// All of them, the most important first.
-    const BY_IMPORTANCE: [Self; 11] = [
+    const BY_IMPORTANCE: [Self; 13] = [
         Self::Destination,
         Self::Source,
         Self::ReceivedRate,
         Self::SentRate,
+        Self::Class,
         Self::State,
         Self::PortName,
         Self::Protocol,
+        Self::Zones,
         Self::Sent,
         Self::Received,
         Self::Age,
@@ -64,6 +70,8 @@ impl Column {
             Self::Sent => "SENT",
             Self::Received => "RECV",
             Self::Age => "AGE",
+            Self::Class => "CLASS",
+            Self::Zones => "ZONES",
         }
     }
 
@@ -81,17 +89,23 @@ impl Column {
             Self::Sent => "sent in total",
             Self::Received => "received in total",
             Self::Age => "age",
+            Self::Class => "class",
+            Self::Zones => "zones of both ends",
         }
     }
 
-    fn least(self) -> usize {
+    /// Less is no use. Names of pods are long, and told apart by their ends.
+    fn least(self, is_cluster: bool) -> usize {
         match self {
+            Self::Source | Self::Destination if is_cluster => 24,
             Self::Source | Self::Destination => 14,
             Self::Service => 18,
             Self::State => 11,
             Self::PortName | Self::SentRate | Self::ReceivedRate | Self::Sent | Self::Received => 8,
             Self::Protocol => 5,
             Self::Age => 6,
+            Self::Class => 12,
+            Self::Zones => 15,
         }
     }
 
@@ -100,7 +114,8 @@ impl Column {
         match self {
             Self::Source | Self::Destination => 60,
             Self::Service => 24,
-            other => other.least(),
+            Self::Zones => 34,
+            other => other.least(false),
         }
     }
 
@@ -113,8 +128,13 @@ impl Column {
         }
     }
 
-    /// What stands in it, exactly `width` columns. Of a name that is too long the port stays: it
-    /// tells connections apart.
+    /// Which are shown unasked: on one machine class and zones say little.
+    pub(super) fn usual(is_cluster: bool) -> [bool; Self::ALL.len()] {
+        Self::ALL.map(|column| is_cluster || !matches!(column, Self::Class | Self::Zones))
+    }
+
+    /// What stands in it, exactly `width` columns. Of a name that is too long the port stays, which
+    /// tells connections apart, and the namespace goes first.
     pub(super) fn cell(
         self,
         row: &ConnectionRow,
@@ -131,7 +151,9 @@ impl Column {
         let port = port.map(|port| format!(":{port}")).unwrap_or_default();
         match text.strip_suffix(&port) {
             Some(name) if text::width(&text) > width && width > port.len() + 1 => {
-                text::fit(name, width - port.len(), Side::Left, ellipsis) + &port
+                let room = width - port.len();
+                let name = text::shorten(name, room, ellipsis);
+                text::fit(&name, room, Side::Left, ellipsis) + &port
             }
             _ => text::fit(&text, width, self.side(), ellipsis),
         }
@@ -145,7 +167,10 @@ impl Column {
             Self::Protocol => text::shown(&row.protocol),
             Self::Source => end(&row.source, names),
             Self::Destination => end(&row.destination, names),
+            Self::Service if names && row.service_name.is_some() => optional(&row.service_name),
             Self::Service => optional(&row.service),
+            Self::Class => text::shown(&row.class),
+            Self::Zones => zones(row),
             Self::State => row.state.as_deref().map_or_else(|| "?".to_owned(), text::shown),
             Self::PortName => optional(&row.port_name),
             Self::SentRate => text::rate(row.bytes_sent_per_second),
@@ -157,13 +182,33 @@ impl Column {
     }
 }
 
+/// The zones of both ends, one where they are the same; empty where neither is known.
+fn zones(row: &ConnectionRow) -> String {
+    let [source, destination] = [&row.source.zone, &row.destination.zone];
+    if source == destination {
+        return source.as_deref().map_or_else(String::new, text::shown);
+    }
+    let zone = |zone: &Option<String>| zone.as_deref().map_or_else(|| "?".to_owned(), text::shown);
+    format!("{} > {}", zone(source), zone(destination))
+}
+
+/// An end's name; what is in a namespace with it, since names are told apart by it.
+pub(super) fn name(end: &End) -> String {
+    match (&end.namespace, end.kind.as_str()) {
+        (Some(namespace), "pod" | "service") => {
+            format!("{}/{}", text::shown(namespace), text::shown(&end.name))
+        }
+        _ => text::shown(&end.name),
+    }
+}
+
 /// An end with its port, by name or by address.
 pub(super) fn end(end: &End, names: bool) -> String {
-    let (name, is_address) = match (names, end.name.as_str()) {
-        (true, name) if !name.is_empty() => (name, name == end.address),
-        _ => (end.address.as_str(), true),
+    let (name, is_address) = if names && !end.name.is_empty() {
+        (name(end), end.name == end.address)
+    } else {
+        (text::shown(&end.address), true)
     };
-    let name = text::shown(name);
     match end.port {
         Some(port) if is_address && name.contains(':') => format!("[{name}]:{port}"),
         Some(port) => format!("{name}:{port}"),
@@ -172,7 +217,11 @@ pub(super) fn end(end: &End, names: bool) -> String {
 }
 
 /// The columns that fit, in the order they stand, with their widths. One column is between them.
-pub(super) fn fit(wanted: &[bool; Column::ALL.len()], width: usize) -> Vec<(Column, usize)> {
+pub(super) fn fit(
+    wanted: &[bool; Column::ALL.len()],
+    is_cluster: bool,
+    width: usize,
+) -> Vec<(Column, usize)> {
     let is_wanted = |column: Column| {
         Column::ALL.iter().position(|other| *other == column).is_some_and(|index| wanted[index])
     };
@@ -180,16 +229,16 @@ pub(super) fn fit(wanted: &[bool; Column::ALL.len()], width: usize) -> Vec<(Colu
     let mut used = 0;
     for column in Column::BY_IMPORTANCE.into_iter().filter(|column| is_wanted(*column)) {
         let gap = usize::from(!chosen.is_empty());
-        if used + gap + column.least() > width {
+        if used + gap + column.least(is_cluster) > width {
             break;
         }
-        used += gap + column.least();
+        used += gap + column.least(is_cluster);
         chosen.push(column);
     }
     let mut columns: Vec<(Column, usize)> = Column::ALL
         .into_iter()
         .filter(|column| chosen.contains(column))
-        .map(|column| (column, column.least()))
+        .map(|column| (column, column.least(is_cluster)))
         .collect();
     share(&mut columns, width - used);
     if columns.is_empty() && width > 0 {
@@ -221,14 +270,14 @@ mod tests {
 
     #[test]
     fn the_least_important_columns_go_first() {
-        let shown = |width| -> Vec<String> {
-            let columns = fit(&[true; 11], width);
+        let shown = |is_cluster, width| -> Vec<String> {
+            let columns = fit(&Column::usual(is_cluster), is_cluster, width);
             columns.iter().map(|(column, width)| format!("{column:?} {width}")).collect()
         };
-        assert_eq!(shown(10), ["Protocol 10"]);
-        assert_eq!(shown(20), ["Destination 20"]);
+        assert_eq!(shown(false, 10), ["Protocol 10"]);
+        assert_eq!(shown(false, 20), ["Destination 20"]);
         assert_eq!(
-            shown(78),
+            shown(false, 78),
             [
                 "Protocol 5",
                 "Source 16",
@@ -239,11 +288,16 @@ mod tests {
                 "ReceivedRate 8"
             ]
         );
-        assert_eq!(shown(140).len(), 11);
-        assert!(fit(&[false; 11], 80).is_empty());
-        assert!(fit(&[true; 11], 0).is_empty());
+        assert_eq!(shown(false, 140).len(), 11);
+        assert_eq!(
+            shown(true, 96),
+            ["Source 26", "Destination 26", "Class 12", "State 11", "SentRate 8", "ReceivedRate 8"]
+        );
+        assert_eq!(shown(true, 180).len(), 13);
+        assert!(fit(&[false; 13], false, 80).is_empty());
+        assert!(fit(&[true; 13], true, 0).is_empty());
         for width in 0..300 {
-            let columns = fit(&[true; 11], width);
+            let columns = fit(&[true; 13], width % 2 == 0, width);
             let used: usize = columns.iter().map(|(_, width)| width + 1).sum();
             assert!(used <= width + 1, "{width}");
         }

@@ -212,11 +212,34 @@ pub(super) fn presets() -> Vec<Vec<Field>> {
     ]
 }
 
+/// What key `g` goes through where there are workloads, nodes and zones.
+pub(super) fn cluster_presets() -> Vec<Vec<Field>> {
+    let end = |side, field| Field::Endpoint(side, field);
+    let both = |field| vec![end(Side::Source, field), end(Side::Destination, field)];
+    let owners = both(EndpointField::OwnerId);
+    let mut with_port = owners.clone();
+    with_port.push(Field::DestinationPort);
+    vec![
+        owners.clone(),
+        with_port,
+        vec![owners[0]],
+        vec![owners[1]],
+        both(EndpointField::Namespace),
+        both(EndpointField::Node),
+        both(EndpointField::Zone),
+        vec![Field::Class],
+        vec![Field::ServiceName],
+        both(EndpointField::Name),
+        vec![Field::Protocol],
+        vec![Field::DestinationPort],
+    ]
+}
+
 /// The same fields, with addresses in the place of names.
 pub(super) fn by_address(by: &[Field]) -> Vec<Field> {
     by.iter()
         .map(|field| match field {
-            Field::Endpoint(side, EndpointField::Name) => {
+            Field::Endpoint(side, EndpointField::Name | EndpointField::OwnerId) => {
                 Field::Endpoint(*side, EndpointField::Address)
             }
             other => *other,

@@ -53,6 +53,20 @@ fn cut<'a>(text: &'a str, columns: usize, ellipsis: &str) -> Cow<'a, str> {
     Cow::Owned(kept)
 }
 
+/// A name of at most this many columns where that can be had by shortening its namespace: of
+/// `NAMESPACE/NAME` the name says more. Else the name as it is.
+pub(super) fn shorten<'a>(name: &'a str, columns: usize, ellipsis: &str) -> Cow<'a, str> {
+    /// A namespace shorter than this says nothing.
+    const LEAST: usize = 3;
+    let Some((namespace, rest)) = name.split_once('/') else { return Cow::Borrowed(name) };
+    let least = LEAST + width(ellipsis);
+    if width(name) <= columns || width(namespace) <= least {
+        return Cow::Borrowed(name);
+    }
+    let room = columns.saturating_sub(1 + width(rest)).max(least);
+    Cow::Owned(format!("{}/{rest}", cut(namespace, room, ellipsis)))
+}
+
 /// A measured rate without its "per second": `1.46 KiB`, `0`, or `?` where nobody measured.
 pub(super) fn rate(bytes_per_second: Option<f64>) -> String {
     match bytes_per_second.filter(|rate| rate.is_finite() && *rate >= 0.0) {
@@ -151,6 +165,19 @@ mod tests {
         }
         assert_eq!(fit("nginx.service", 6, Side::Left, "…"), "nginx…");
         assert_eq!(fit("7", 3, Side::Right, "…"), "  7");
+    }
+
+    #[test]
+    fn a_namespace_is_shortened_before_the_name() {
+        for (name, columns, expected) in [
+            ("kube-system/coredns-5d78c", 30, "kube-system/coredns-5d78c"),
+            ("kube-system/coredns-5d78c", 22, "kube-sy…/coredns-5d78c"),
+            ("kube-system/coredns-5d78c", 10, "kub…/coredns-5d78c"),
+            ("shop/coredns-5d78c", 10, "shop/coredns-5d78c"),
+            ("coredns", 3, "coredns"),
+        ] {
+            assert_eq!(shorten(name, columns, "…"), expected, "{name} in {columns}");
+        }
     }
 
     #[test]

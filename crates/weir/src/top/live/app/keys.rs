@@ -8,6 +8,7 @@ use super::{connection_rows, node_name, node_rows, talker_rows};
 use crate::top::live::cursor::Step;
 use crate::top::live::filter_line::{self, FilterLine};
 use crate::top::live::picker::{About, Item, Picker};
+use crate::top::live::talkers;
 
 /// Filters that Up and Down bring back.
 const MOST_FILTERS: usize = 50;
@@ -222,7 +223,8 @@ impl App {
                 let place = self.groups.iter().position(|group| *group == by);
                 self.group = place.unwrap_or_else(|| {
                     // One place for what is put together by hand.
-                    self.groups.truncate(crate::top::live::talkers::presets().len() + 1);
+                    let presets = talkers::presets().len().max(talkers::cluster_presets().len());
+                    self.groups.truncate(presets + 1);
                     self.groups.push(by);
                     self.groups.len() - 1
                 });

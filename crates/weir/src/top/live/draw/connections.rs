@@ -13,7 +13,8 @@ use crate::top::live::theme::Theme;
 pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme) {
     let has_focus = app.focus == Focus::Connections;
     let inside = pane(frame, area, &title(app, theme), has_focus, theme);
-    let columns = fit_columns(&app.columns, usize::from(inside.width.saturating_sub(2)));
+    let columns =
+        fit_columns(&app.columns, app.is_cluster(), usize::from(inside.width.saturating_sub(2)));
 
     let cell = |(column, width): &(Column, usize)| {
         fit(column.heading(), *width, column.side(), theme.ellipsis())

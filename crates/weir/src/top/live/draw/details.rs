@@ -8,6 +8,7 @@ use weir_store::Measure;
 
 use super::{pane, put_text, sparkline};
 use crate::top::live::app::App;
+use crate::top::live::columns::name;
 use crate::top::live::text::{count, length, rate, shown, total, wrap};
 use crate::top::live::theme::Theme;
 
@@ -19,7 +20,7 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
     let width = usize::from(inside.width);
     let mut lines = Vec::new();
     if let Some(row) = app.selected_connection() {
-        connection(row, width, theme, &mut lines);
+        connection(row, app.is_cluster(), width, theme, &mut lines);
         let sent: Vec<_> = app.trace.rates.iter().map(|(sent, _)| *sent).collect();
         let received: Vec<_> = app.trace.rates.iter().map(|(_, received)| *received).collect();
         lines.push((sparkline(&sent, width, theme), theme.sent()));
@@ -41,7 +42,13 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
     }
 }
 
-fn connection(row: &ConnectionRow, width: usize, theme: Theme, lines: &mut Vec<Styled>) {
+fn connection(
+    row: &ConnectionRow,
+    is_cluster: bool,
+    width: usize,
+    theme: Theme,
+    lines: &mut Vec<Styled>,
+) {
     let mut add = |name: &str, text: String| {
         let text = format!("{name} {text}");
         lines.extend(wrap(&text, width).into_iter().map(|line| (line, theme.plain())));
@@ -53,7 +60,8 @@ fn connection(row: &ConnectionRow, width: usize, theme: Theme, lines: &mut Vec<S
     }
     add("to", whole_end(&row.destination));
     if let Some(service) = &row.service {
-        add("dialled", shown(service));
+        let name = row.service_name.as_deref().map(|name| format!(" ({})", shown(name)));
+        add("dialled", format!("{}{}", shown(service), name.unwrap_or_default()));
     }
     let state = row.state.as_deref().map_or_else(|| "?".to_owned(), shown);
     add("state", format!("{} {state}, {}", shown(&row.protocol), shown(&row.class)));
@@ -76,6 +84,9 @@ fn connection(row: &ConnectionRow, width: usize, theme: Theme, lines: &mut Vec<S
             rate(row.bytes_received_per_second)
         ),
     );
+    if is_cluster {
+        add("counted by", shown(&row.node));
+    }
     if row.picked_up {
         add("met in mid-stream:", "who opened it was inferred".to_owned());
     }
@@ -94,7 +105,7 @@ fn port(row: &ConnectionRow) -> String {
 
 /// Name and address of an end, and what else is known.
 fn whole_end(end: &End) -> String {
-    let mut parts = vec![shown(&end.name)];
+    let mut parts = vec![name(end)];
     if end.name != end.address {
         parts.push(shown(&end.address));
     }
@@ -107,6 +118,14 @@ fn whole_end(end: &End) -> String {
         ("unit", &end.unit),
         ("container", &end.container),
         ("executable", &end.executable),
+        ("of", &end.workload),
+        ("app", &end.app),
+        ("on", &end.node),
+        ("zone", &end.zone),
+        ("cloud", &end.cloud),
+        ("region", &end.region),
+        ("service", &end.cloud_service),
+        ("known by", &end.resolution),
         ("unresolved:", &end.unresolved),
     ] {
         // The name says it already.

@@ -9,7 +9,7 @@ use weir_server::moment;
 use super::{pane, put};
 use crate::top::live::app::{App, Focus};
 use crate::top::live::talkers::Talker;
-use crate::top::live::text::{Side, count, fit, shown};
+use crate::top::live::text::{Side, count, fit, shorten, shown};
 use crate::top::live::theme::Theme;
 
 /// Columns of numbers, the most important first, with their widths.
@@ -94,6 +94,7 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
         let mut spans = vec![Span::styled(mark.to_owned(), base)];
         for (field, value) in by.iter().zip(&talker.values) {
             let text = value_text(*field, value.as_deref());
+            let text = shorten(&text, field_width, theme.ellipsis());
             let text = fit(&text, field_width, Side::Left, theme.ellipsis());
             spans.push(Span::styled(format!(" {text}"), base));
         }
@@ -131,18 +132,60 @@ fn columns(width: usize, fields: usize) -> (usize, Vec<Number>) {
 /// A heading: of a field that is mostly meant, just the side.
 fn name(field: Field) -> String {
     match field {
-        Field::Endpoint(End::Source, EndpointField::Name) => "SOURCE".to_owned(),
-        Field::Endpoint(End::Destination, EndpointField::Name) => "DESTINATION".to_owned(),
+        Field::Endpoint(End::Source, EndpointField::Name | EndpointField::OwnerId) => {
+            "SOURCE".to_owned()
+        }
+        Field::Endpoint(End::Destination, EndpointField::Name | EndpointField::OwnerId) => {
+            "DESTINATION".to_owned()
+        }
         other => other.to_string().replace('.', " ").to_uppercase(),
     }
 }
 
 fn value_text(field: Field, value: Option<&str>) -> String {
     let Some(value) = value else { return "-".to_owned() };
+    if let Field::Endpoint(_, EndpointField::OwnerId) = field {
+        return shown(&owner(value));
+    }
     let name = value
         .parse()
         .ok()
         .filter(|_| field == Field::DestinationPort)
         .and_then(|number| port::names().find(|name| port::by_name(name) == Some(number)));
     name.map_or_else(|| shown(value), |name| format!("{} {name}", shown(value)))
+}
+
+/// An owner's id as people say it: `shop/frontend` of `workload/shop/Deployment/frontend`, and
+/// without the word of its kind what is a host or an address.
+fn owner(id: &str) -> String {
+    let parts: Vec<&str> = id.splitn(4, '/').collect();
+    match parts.as_slice() {
+        ["workload", namespace, "Deployment", name] => format!("{namespace}/{name}"),
+        ["workload", namespace, kind, name] => format!("{namespace}/{kind}/{name}"),
+        ["pod" | "service" | "host" | "local" | "external" | "unknown", ..] => {
+            id.split_once('/').map_or(id, |(_, rest)| rest).to_owned()
+        }
+        _ => id.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::owner;
+
+    #[test]
+    fn owners_as_people_say_them() {
+        for (id, said) in [
+            ("workload/shop/Deployment/frontend", "shop/frontend"),
+            ("workload/shop/StatefulSet/redis", "shop/StatefulSet/redis"),
+            ("pod/shop/once", "shop/once"),
+            ("service/shop/cart", "shop/cart"),
+            ("node/n1", "node/n1"),
+            ("host/alpha/nginx.service", "alpha/nginx.service"),
+            ("external/203.0.113.9", "203.0.113.9"),
+            ("odd", "odd"),
+        ] {
+            assert_eq!(owner(id), said);
+        }
+    }
 }

@@ -1,3 +1,5 @@
+mod cluster;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -164,6 +166,7 @@ fn connections() -> Connections {
         source: end("nginx.service", "10.0.0.2", 40_000),
         destination: End { kind: "local".to_owned(), ..end("10.0.0.7", "10.0.0.7", 443) },
         service: Some("10.96.0.10:443".to_owned()),
+        service_name: None,
         translated_source: Some("192.0.2.1:50000".to_owned()),
         port_name: Some("https".to_owned()),
         class: "intra_vpc".to_owned(),

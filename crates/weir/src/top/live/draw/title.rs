@@ -34,8 +34,12 @@ pub(super) fn render(frame: &mut Frame<'_>, area: Rect, app: &App, theme: Theme)
     if let Some(interval) = connections.and_then(|found| found.interval_seconds) {
         spans.extend([gap(), Span::styled(format!("over {interval:.1} s"), theme.aside())]);
     }
-    if let Some(status) = &app.status {
-        for node in &status.nodes {
+    let nodes = app.status.as_ref().map_or(&[][..], |status| &status.nodes);
+    if app.is_cluster() {
+        let text = format!("{} nodes", count(nodes.len() as u64));
+        spans.extend([gap(), Span::styled(text, theme.aside())]);
+    } else {
+        for node in nodes {
             let text = format!("{} ({})", shown(&node.node), shown(&node.source));
             spans.extend([gap(), Span::styled(text, theme.aside())]);
         }

@@ -190,6 +190,11 @@ fn values(field: &str) -> Option<Vec<String>> {
             .map(endpoint::Unresolved::name)
             .chain(["none"])
             .collect(),
+        "resolution" => endpoint::Resolution::ALL
+            .into_iter()
+            .map(endpoint::Resolution::name)
+            .chain(["none"])
+            .collect(),
         "ip_version" => vec!["4", "6"],
         "port" => port::names().collect(),
         _ => return None,

@@ -16,15 +16,20 @@ fn search_words_become_filters() {
         ("443", Some("port = 443")),
         ("70000", None),
         ("10.0.0.0/8", Some("address = 10.0.0.0/8")),
-        ("10.0.0.0/33", Some("name ~ 10.0.0.0/33 or host ~ 10.0.0.0/33")),
+        ("10.0.0.0/33", Some("name ~ 10.0.0.0/33 or host ~ 10.0.0.0/33 or workload ~ 10.0.0.0/33")),
         ("192.168.", Some("address = 192.168.0.0/16")),
         ("10.1", Some("address = 10.1.0.0/16")),
         ("fd00::1", Some("address = fd00::1")),
-        ("nginx", Some("name ~ nginx or host ~ nginx")),
-        ("redis", Some("name ~ redis or host ~ redis or port in (redis, redis-sentinel)")),
-        ("none", Some("name ~ \"none\" or host ~ \"none\"")),
+        ("nginx", Some("name ~ nginx or host ~ nginx or workload ~ nginx")),
+        (
+            "redis",
+            Some(
+                "name ~ redis or host ~ redis or workload ~ redis or port in (redis, redis-sentinel)",
+            ),
+        ),
+        ("none", Some("name ~ \"none\" or host ~ \"none\" or workload ~ \"none\"")),
         ("two words", None),
-        ("a\\b", Some("name ~ \"a\\\\b\" or host ~ \"a\\\\b\"")),
+        ("a\\b", Some("name ~ \"a\\\\b\" or host ~ \"a\\\\b\" or workload ~ \"a\\\\b\"")),
     ] {
         match (read(word), filter) {
             (Ok(read), Some(filter)) => assert_eq!(read.became.as_deref(), Some(filter), "{word}"),
@@ -54,7 +59,7 @@ fn tab_completes_fields_operators_and_values() {
     for (text, completed) in [
         ("prot", "protocol "),
         ("source.u", "source.unit"),
-        ("not cl", "not class "),
+        ("not cla", "not class "),
         ("protocol", "protocol "),
         ("protocol ", "protocol ="),
         ("class = int", "class = intra_vpc"),
@@ -68,9 +73,9 @@ fn tab_completes_fields_operators_and_values() {
         assert_eq!(line.text(), completed);
     }
     let mut line = typed("class = int");
-    for expected in ["class = intra_vpc", "class = internet", "class = intra_vpc"] {
+    for expected in ["intra_vpc", "internet", "intra_region", "inter_region", "intra_vpc"] {
         line.complete(LATER);
-        assert_eq!(line.text(), expected);
+        assert_eq!(line.text(), format!("class = {expected}"));
     }
 }
 

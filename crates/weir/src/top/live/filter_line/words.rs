@@ -21,7 +21,7 @@ pub(super) fn translate(word: &str) -> Option<String> {
         return Some(format!("address = {prefix}"));
     }
     // The most specific name is the unit's, the container's or the executable's, where there is one.
-    let mut filter = format!("name ~ {0} or host ~ {0}", quoted(word));
+    let mut filter = format!("name ~ {0} or host ~ {0} or workload ~ {0}", quoted(word));
     let lower = word.to_ascii_lowercase();
     let ports: Vec<&str> =
         port::names().filter(|name| name.contains(&lower)).take(MOST_PORTS).collect();
