@@ -450,6 +450,12 @@ impl Cluster {
     fn see(&mut self, node: &Name, own: bool, fact: LocalFact, looked: Option<WallTime>) -> bool {
         let fact = LocalFact { address: fact.address.to_canonical(), ..fact };
         self.now = self.now.max(fact.to.unwrap_or(fact.from));
+        let owner = self.nodes.of_network(Key::of(fact.address));
+        if owner.is_some_and(|owner| owner != node) {
+            // Another node's pods have these addresses, whatever this one says.
+            self.refused += 1;
+            return false;
+        }
         if !own {
             return may_be_held(&fact.address) && self.history.see(node, fact, looked);
         }

@@ -34,7 +34,7 @@ const NEVER_LINKS: &[(&str, &[&str])] = &[
     // Runs on every node, with privilege: no database, no web framework, no kube.
     ("weir-agent", &["libsqlite3-sys", "kube", "axum"]),
     // Both ends of the wire link it.
-    ("weir-proto", &["libsqlite3-sys", "kube", "axum", "tokio"]),
+    ("weir-proto", &["libsqlite3-sys", "kube", "axum"]),
     ("weir-store", &["kube", "axum"]),
 ];
 

@@ -213,10 +213,13 @@ impl Nodes {
         gone
     }
 
-    /// Whose own address this was.
+    /// Whose own address this was. An address inside a node's pod network is nobody else's to
+    /// announce.
     pub(super) fn own(&self, key: Key, observer: &str, at: WallTime) -> Own<'_> {
         let Some(announced) = self.announced.get(&key) else { return Own::Nobody };
-        let mut then = announced.by.iter().filter(|known| known.at(at));
+        let owner = self.networks.get(key).map(|owner| &**owner);
+        let may_announce = |known: &&Announcement| owner.is_none() || known.node() == owner;
+        let mut then = announced.by.iter().filter(may_announce).filter(|known| known.at(at));
         let Some(first) = then.next() else { return Own::Nobody };
         let mut rest = then.peekable();
         if rest.peek().is_none() && !announced.many {

@@ -125,18 +125,19 @@ pub struct NodeStatus {
     pub spool_dropped_batches: u64,
     /// Why delivery waits, where it does.
     pub delivery_waits: Option<String>,
-    /// Batches committed.
-    pub batches_committed: u64,
+    /// Batches committed. This and the next five are counted where ingest has one node only; of a
+    /// cluster's nodes together they are among the server's metrics.
+    pub batches_committed: Option<u64>,
     /// Batches that had been committed before.
-    pub batches_known: u64,
+    pub batches_known: Option<u64>,
     /// Batches refused for good.
-    pub batches_refused: u64,
+    pub batches_refused: Option<u64>,
     /// Batches asked for again later.
-    pub batches_retried: u64,
+    pub batches_retried: Option<u64>,
     /// Batches whose clock ran ahead.
-    pub batches_from_future: u64,
+    pub batches_from_future: Option<u64>,
     /// Flow keys folded because a batch held too many.
-    pub folded_keys: u64,
+    pub folded_keys: Option<u64>,
     /// The agent's version, where it is a process of its own.
     pub agent_version: Option<String>,
     /// Its spool's epoch.

@@ -97,12 +97,12 @@ impl StatusFile {
             undelivered_batches: status.undelivered,
             spool_dropped_batches: status.dropped,
             delivery_waits: status.waiting_because.clone(),
-            batches_committed: ingest.committed,
-            batches_known: ingest.known,
-            batches_refused: ingest.refused,
-            batches_retried: ingest.retried,
-            batches_from_future: ingest.future,
-            folded_keys: ingest.folded_keys,
+            batches_committed: Some(ingest.committed),
+            batches_known: Some(ingest.known),
+            batches_refused: Some(ingest.refused),
+            batches_retried: Some(ingest.retried),
+            batches_from_future: Some(ingest.future),
+            folded_keys: Some(ingest.folded_keys),
             ..NodeStatus::default()
         });
     }
