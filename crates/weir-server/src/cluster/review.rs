@@ -131,7 +131,7 @@ impl Reviewer {
         let status = status.ok_or_else(|| Denied::undecided("the token's review has no status"))?;
         if status.authenticated.get() != Some(&true) {
             let said = status.error.text().unwrap_or("the API knows no such token");
-            // There is no code for it; the real API and its look-alikes say it so.
+            // There is no code for it; the real API and those made like it say it so.
             let is_other = said.contains("audience");
             let denial = if is_other { Denial::WrongAudience } else { Denial::Unauthenticated };
             return Err(Denied::new(denial, printable(said)));
