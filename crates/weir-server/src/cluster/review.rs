@@ -36,7 +36,8 @@ pub struct ReviewerConfig {
     pub audience: String,
     /// The service accounts that agents run as: namespace and name.
     pub accounts: Vec<(Box<str>, Box<str>)>,
-    /// How long a yes is remembered; 60 s at most, else nobody can be shut out in time.
+    /// How long a yes is remembered. Streams ask again every 10 s: together that is how soon an
+    /// agent that was shut out is out, and 60 s is the most it may take.
     pub yes: Duration,
     /// How long a no is remembered.
     pub no: Duration,
@@ -49,7 +50,7 @@ impl Default for ReviewerConfig {
         Self {
             audience: "weir".to_owned(),
             accounts: vec![("weir".into(), "weir-agent".into())],
-            yes: Duration::from_mins(1),
+            yes: Duration::from_secs(50),
             no: Duration::from_secs(10),
             answers: 16_384,
         }
