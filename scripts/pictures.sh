@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Takes the pictures in docs/pictures: the real `weir top`, in a terminal of tmux's, on a node of the
-# lab where the scenario `shop` is running. Every number in them was measured. Needs root; sends
-# nothing beyond its own namespaces.
+# lab where the scenario `shop` is running, and on the cluster of `weir-lab demo`. Every number in
+# them was measured. Needs root; sends nothing beyond its own namespaces.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,7 @@ if [ "$(id -u)" != 0 ]; then
   exec sudo -E env "PATH=$PATH" "$0" "$@"
 fi
 tools="$(scripts/python.sh)"
-cargo build --locked -p weir -p weir-lab
+cargo build --locked -p weir -p weir-agent -p weir-lab
 bin="$(cd "${CARGO_TARGET_DIR:-target}/debug" && pwd)"
 work="$(mktemp -d)"
 terminal="$work/tmux"
@@ -132,3 +132,18 @@ wait "$weir" 2>/dev/null || true
 until_shown 'does not answer'
 take unreachable 'weir top, 80x24: weir does not answer'
 key q
+tmux -S "$terminal" kill-server
+
+# The cluster of the demo, after a minute of traffic.
+env -u NO_COLOR -u LC_ALL -u TMUX LANG=C.UTF-8 \
+  tmux -u -S "$terminal" -f "$work/tmux.conf" new-session -d -x 150 -y 36 \
+  "'$bin/weir-lab' demo 2>'$work/demo.txt'"
+until_shown 'Connections \('
+sleep 50
+take cluster 'weir top: a cluster'
+key q
+# It takes its namespaces down before it ends.
+for _ in $(seq 100); do
+  tmux -S "$terminal" has-session 2>/dev/null || break
+  sleep 0.1
+done
