@@ -328,6 +328,12 @@ impl Cluster {
         let endpoints: Vec<Arc<Endpoint>> = addresses.iter().map(endpoint).collect();
         if let Some(node) = &pod.node {
             self.wait_for(node, &addresses);
+            for key in addresses.iter().map(|address| Key::of(*address)) {
+                // What was answered by those networks holds no more.
+                if pod.ended.is_none() && self.nodes.contradicts(node, key) {
+                    self.answers.clear();
+                }
+            }
         }
         let holder = Holder {
             uid: pod.uid,
@@ -450,13 +456,13 @@ impl Cluster {
     fn see(&mut self, node: &Name, own: bool, fact: LocalFact, looked: Option<WallTime>) -> bool {
         let fact = LocalFact { address: fact.address.to_canonical(), ..fact };
         self.now = self.now.max(fact.to.unwrap_or(fact.from));
-        let owner = self.nodes.of_network(Key::of(fact.address));
-        if owner.is_some_and(|owner| owner != node) {
-            // Another node's pods have these addresses, whatever this one says.
-            self.refused += 1;
-            return false;
-        }
         if !own {
+            let owner = self.nodes.of_network(Key::of(fact.address));
+            if owner.is_some_and(|owner| owner != node) {
+                // Another node's pods have these addresses, whatever this one says.
+                self.refused += 1;
+                return false;
+            }
             return may_be_held(&fact.address) && self.history.see(node, fact, looked);
         }
         if self.nodes.announced() >= self.config.limits.announced

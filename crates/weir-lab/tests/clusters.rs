@@ -39,7 +39,8 @@ fn program() -> PathBuf {
 /// weir, with its agent beside it, as they are now.
 fn weir() -> PathBuf {
     let built = Command::new(env!("CARGO"))
-        .args(["build", "--quiet", "--locked", "-p", "weir", "-p", "weir-agent"])
+        // The whole workspace: with fewer packages its dependencies would be built anew.
+        .args(["build", "--quiet", "--locked", "--workspace", "--bins"])
         .args(["--message-format", "json"])
         .output()
         .expect("cargo has started this test");

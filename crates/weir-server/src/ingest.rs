@@ -14,7 +14,7 @@ use weir_flow::batch::{Gap, GapReason};
 use weir_flow::fold::Folder;
 use weir_flow::frame::{Batch, Header, Note};
 use weir_flow::ingest::{Answer, Decision, Ingest as Decisions, Ranges};
-use weir_flow::time::SECOND;
+use weir_flow::time::{HOUR, SECOND};
 use weir_flow::{BatchId, Digest, Directory, Epoch, FlowRecord, Folded, Name, View, WallTime};
 use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
 
@@ -30,6 +30,8 @@ const FUTURE_SECONDS: u64 = 120;
 const RETRY: Duration = Duration::from_secs(2);
 /// Wait before a batch is tried again that names somebody the directory does not know yet.
 const WAIT_FOR_DIRECTORY: Duration = Duration::from_secs(1);
+/// Flows of the finest level in one batch. An agent's largest batch makes half as many.
+const FLOWS_MAX: usize = 1 << 20;
 /// Digests kept in memory per epoch; older ones are the store's to compare.
 const DIGESTS_MAX: usize = 256;
 
@@ -104,6 +106,8 @@ pub struct Ingest<D> {
     folder: Folder,
     /// A batch's records with their ends; kept for its room.
     named: Vec<(FlowRecord, Attributed)>,
+    /// The latest batch of each epoch, for its clock.
+    clocks: HashMap<Epoch, Header>,
     live: Option<Arc<Live>>,
     patience: Patience,
     views: Views,
@@ -152,6 +156,7 @@ impl<D: Directories> Ingest<D> {
             digests,
             folder: Folder::default(),
             named: Vec::new(),
+            clocks: HashMap::new(),
             live: None,
             patience: Patience::default(),
             views: Views::default(),
@@ -286,6 +291,10 @@ impl<D: Directories> Ingest<D> {
         let Header { id, digest, sealed_at, hour, .. } = batch.header;
         let offset = self.wall_offset(&batch.header, now);
         let (mut gaps, health) = notes(batch).map_err(refused)?;
+        let speaker = &Speaker {
+            skew_nanos: speaker.skew_nanos.saturating_add(self.clock_was_off_by(&batch.header)),
+            ..speaker.clone()
+        };
         let mut named = std::mem::take(&mut self.named);
         let read = self.name_ends(&node, speaker, batch, offset, &mut named);
         let waits = read.and_then(|unknown| self.wait_for(id, &unknown, now));
@@ -299,6 +308,9 @@ impl<D: Directories> Ingest<D> {
             self.live.as_deref().and_then(|live| live.take(&node, &batch.header, offset));
         let (mut views, mut tally) = (BatchViews::default(), Tally::default());
         for (record, ends) in named.drain(..) {
+            if self.folder.flows() > FLOWS_MAX {
+                break;
+            }
             self.folder.add(&record, offset, &ends);
             views.add(&node, record.delta(), &ends);
             tally.add(&record, ends.view);
@@ -313,7 +325,11 @@ impl<D: Directories> Ingest<D> {
         self.named = named;
         let end_seconds = sealed_at.to_wall(offset).seconds().min((hour + 1) * 3_600);
         gaps.extend(tally.gap(end_seconds));
+        let too_many = self.folder.flows() > FLOWS_MAX;
         let folded = self.folder.finish();
+        if too_many {
+            return Err(refused(format!("its records make more than {FLOWS_MAX} flows")));
+        }
         Ok(Prepared { node, id, digest, end_seconds, folded, gaps, health, views, tally })
     }
 
@@ -331,6 +347,7 @@ impl<D: Directories> Ingest<D> {
         self.directories.lend(node, speaker.skew_nanos, &mut |directory| {
             read = batch.records().try_for_each(|record| {
                 let record = record.map_err(|error| refused(error.to_string()))?;
+                check_interval(&record, &batch.header).map_err(refused)?;
                 let ends = attribute(&record, offset, directory);
                 if ends.view == View::Undecided {
                     unknown.extend([record.source, record.destination]);
@@ -402,6 +419,19 @@ impl<D: Directories> Ingest<D> {
         kept.push_back((id.sequence, digest));
     }
 
+    /// How far a batch's clock was from where the same clock was in a later batch: it was set in
+    /// between, and the starts of connections were told by the clock of then.
+    fn clock_was_off_by(&mut self, header: &Header) -> u64 {
+        let latest = self.clocks.entry(header.id.epoch).or_insert(*header);
+        if header.id.sequence >= latest.id.sequence {
+            *latest = *header;
+        }
+        if header.boot != latest.boot {
+            return 0;
+        }
+        latest.wall_offset_nanos.abs_diff(header.wall_offset_nanos)
+    }
+
     /// The batch's wall offset, moved back where its clock runs ahead of ours.
     fn wall_offset(&mut self, header: &Header, now: WallTime) -> i64 {
         let sealed = header.sealed_at.to_wall(header.wall_offset_nanos);
@@ -448,6 +478,19 @@ impl Tally {
             ..Gap::default()
         })
     }
+}
+
+/// Refuses what no agent seals: an interval that ends after the batch was sealed, or one longer
+/// than the hour that a batch never crosses. Either would make windows without limit.
+fn check_interval(record: &FlowRecord, header: &Header) -> Result<(), String> {
+    let FlowRecord { interval_from, interval_to, .. } = record;
+    if interval_to.0 > header.sealed_at.0.saturating_add(FUTURE_SECONDS * SECOND) {
+        return Err("a record's interval ends after its batch was sealed".to_owned());
+    }
+    if interval_to.0.saturating_sub(interval_from.0) > HOUR {
+        return Err("a record's interval is longer than the hour its batch belongs to".to_owned());
+    }
+    Ok(())
 }
 
 /// What a note means for the live connections.

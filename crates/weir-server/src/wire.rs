@@ -206,7 +206,8 @@ pub struct Running {
 pub fn start(options: Options) -> Result<Running, WireError> {
     let tls = options.tls.clone().map(Tls::load).transpose()?.map(Arc::new);
     let epochs = options.store.committed()?.into_iter();
-    let fence = Fence::restore(epochs.map(|known| (known.epoch, known.node.into())));
+    let epochs = epochs.map(|known| (known.epoch, known.node.into()));
+    let fence = Fence::restore(&*options.store, epochs)?;
     let address = options.address;
     let listen = || {
         let listener = StdListener::bind(address)?;
@@ -245,6 +246,7 @@ pub fn start(options: Options) -> Result<Running, WireError> {
         limits,
         stop: stopped.clone(),
         fence: Mutex::new(fence),
+        store: options.store,
         streams: Mutex::new(HashMap::new()),
         denials: seldom::Seldom::default(),
     };

@@ -83,6 +83,10 @@ impl<T> Networks<T> {
         family.iter().find_map(|length| length.networks.get(&key.masked(length.bits)))
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.four.is_empty() && self.six.is_empty()
+    }
+
     pub(super) fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
         for length in self.four.iter_mut().chain(&mut self.six) {
             length.networks.retain(|_, value| keep(value));

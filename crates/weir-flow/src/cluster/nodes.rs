@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::endpoint::{Endpoint, EndpointKind, Name, Resolution};
 use crate::time::WallTime;
@@ -20,6 +20,9 @@ const ENROLMENTS_LIMIT: usize = 16;
 pub(super) struct Nodes {
     known: HashMap<Name, Node>,
     networks: Networks<Name>,
+    /// Nodes in whose pod networks another node's pod was seen: addresses are given out without
+    /// regard to them, and they tell the cluster's addresses but no node.
+    contradicted: HashSet<Name>,
     announced: HashMap<Key, Announced>,
 }
 
@@ -148,9 +151,27 @@ impl Nodes {
         self.known.get(name).is_some_and(|node| node.enrolled.iter().any(within))
     }
 
-    /// The node whose pods' network the address lies in.
+    /// The node whose pods' network the address lies in, as long as pods keep to them.
     pub(super) fn of_network(&self, key: Key) -> Option<&Name> {
-        self.networks.get(key)
+        self.networks.get(key).filter(|owner| !self.contradicted.contains(*owner))
+    }
+
+    /// True in any node's pod network.
+    pub(super) fn in_network(&self, key: Key) -> bool {
+        self.networks.get(key).is_some()
+    }
+
+    /// A living pod of `node` has this address. True when that says of its network that it does
+    /// not tell the node, for the first time.
+    pub(super) fn contradicts(&mut self, node: &str, key: Key) -> bool {
+        let other = self.of_network(key).filter(|owner| ***owner != *node).cloned();
+        other.is_some_and(|owner| self.contradicted.insert(owner))
+    }
+
+    /// True when some node has no pod network: then its pods' addresses may be any.
+    pub(super) fn lack_networks(&self) -> bool {
+        let facts = self.known.values().filter_map(|node| node.facts.as_ref());
+        facts.into_iter().any(|facts| facts.pod_networks.is_empty())
     }
 
     /// Takes in an address that a node announces as its own. True when it is news.
@@ -200,11 +221,12 @@ impl Nodes {
         own: &[LocalFact],
         at: WallTime,
     ) -> Vec<LocalFact> {
+        let seen: HashSet<Key> = own.iter().map(|fact| Key::of(fact.address)).collect();
         let mut gone = Vec::new();
         for (key, announced) in &mut self.announced {
             let open = announced.by.iter_mut();
             for known in open.filter(|k| k.node() == Some(name) && k.told.to.is_none()) {
-                if !own.iter().any(|fact| Key::of(fact.address) == *key) {
+                if !seen.contains(key) {
                     known.told.to = Some(at);
                     gone.push(known.told);
                 }
@@ -217,7 +239,7 @@ impl Nodes {
     /// announce.
     pub(super) fn own(&self, key: Key, observer: &str, at: WallTime) -> Own<'_> {
         let Some(announced) = self.announced.get(&key) else { return Own::Nobody };
-        let owner = self.networks.get(key).map(|owner| &**owner);
+        let owner = self.of_network(key).map(|owner| &**owner);
         let may_announce = |known: &&Announcement| owner.is_none() || known.node() == owner;
         let mut then = announced.by.iter().filter(may_announce).filter(|known| known.at(at));
         let Some(first) = then.next() else { return Own::Nobody };
@@ -240,6 +262,7 @@ impl Nodes {
         self.known.retain(|_, node| !past(node.gone));
         let known = &self.known;
         self.networks.retain(|name| known.contains_key(name));
+        self.contradicted.retain(|name| known.contains_key(name));
     }
 
     /// Where a node is.

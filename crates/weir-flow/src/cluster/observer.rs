@@ -97,7 +97,7 @@ impl<'a> Observer<'a> {
             Own::Nobody => {}
         }
         let heard = matches!(found, Found::Nobody);
-        match self.standing(key, address, heard) {
+        match self.standing(key, address, heard, at) {
             Standing::Inside(why) => self.inside(key, why),
             Standing::Outside => {
                 let make = || outside(address, &book.ranges);
@@ -178,15 +178,19 @@ impl<'a> Observer<'a> {
     }
 
     /// Whether an address that nobody is known to have had then is the cluster's all the same.
-    fn standing(&self, key: Key, address: IpAddr, heard: bool) -> Standing {
+    fn standing(&self, key: Key, address: IpAddr, heard: bool, at: WallTime) -> Standing {
         if is_of_no_node(address) {
             return Standing::Outside;
         }
-        let unready = self.book.synced.is_none();
-        if heard
-            || self.book.nodes.of_network(key).is_some()
-            || self.book.networks.get(key).is_some()
-        {
+        // Where nobody says which networks are the cluster's, a stranger may be a pod that the
+        // book was not told of yet.
+        let blind = self.book.networks.is_empty() && self.book.nodes.lack_networks();
+        let unready = match self.book.synced {
+            None => true,
+            Some(synced) => blind && synced < at,
+        };
+        let in_network = self.book.nodes.in_network(key) || self.book.networks.get(key).is_some();
+        if heard || in_network {
             let why =
                 if unready { Unresolved::DirectoryUnavailable } else { Unresolved::NotInDirectory };
             return Standing::Inside(why);
@@ -332,7 +336,7 @@ impl Homes for Observer<'_> {
         if let Some(node) = self.book.nodes.of_network(key) {
             return Home::Node(node);
         }
-        match self.standing(key, address, matches!(found, Found::Nobody)) {
+        match self.standing(key, address, matches!(found, Found::Nobody), at) {
             Standing::Inside(_) => Home::Unknown,
             Standing::Outside => Home::Outside,
         }

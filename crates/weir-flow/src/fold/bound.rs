@@ -22,7 +22,9 @@ pub(super) fn representatives(
 ) -> (Vec<u32>, u64) {
     let count = endpoints.list.len();
     let mut representatives: Vec<u32> = (0..index(count)).collect();
-    let external = |endpoint: &Endpoint| endpoint.kind == EndpointKind::External;
+    // Whoever is scanned inside the cluster is unknown, and as many.
+    let strangers = [EndpointKind::External, EndpointKind::Unknown];
+    let external = |endpoint: &Endpoint| strangers.contains(&endpoint.kind);
     let mut ranked: Vec<u32> =
         (0..index(count)).filter(|&index| external(&endpoints.list[index as usize])).collect();
     if ranked.len() <= limit {

@@ -14,7 +14,7 @@ use super::spread::spread;
 use super::{Flow, FlowKey, Folded, Level, Measures};
 
 /// External endpoints per batch that are kept exact, unless told otherwise.
-pub const DEFAULT_EXTERNAL_LIMIT: usize = 10_000;
+pub const DEFAULT_EXTERNAL_LIMIT: usize = 2_048;
 
 /// Sums the records of a batch by flow key. Its buffers are kept from one batch to the next.
 #[derive(Debug)]
@@ -74,6 +74,11 @@ impl Folder {
                 *flows.entry(FlowKey { window, ..key }).or_default() += measures;
             }
         });
+    }
+
+    /// Flows of the finest level that were made since [`Folder::finish`].
+    pub fn flows(&self) -> usize {
+        self.flows.len()
     }
 
     /// What was added since the last call, at every level.

@@ -61,13 +61,16 @@ impl Outcome {
     /// Share of bytes that are ambiguous or named after nobody, in percent.
     #[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
     pub fn unnamed_percent(&self) -> f64 {
-        let unnamed = self.ambiguous_bytes + self.unnamed_bytes;
+        // What is in no row is not named either.
+        let unnamed = self.bytes.saturating_sub(self.right_bytes + self.wrong_bytes);
         if self.bytes == 0 { 0.0 } else { unnamed as f64 * 100.0 / self.bytes as f64 }
     }
 
     /// True when nothing is named after somebody else, and little after nobody.
     pub fn is_good(&self) -> bool {
-        self.wrong_bytes == 0 && self.unnamed_percent() <= f64::from(self.allowed_percent)
+        self.bytes > 0
+            && self.wrong_bytes == 0
+            && self.unnamed_percent() <= f64::from(self.allowed_percent)
     }
 }
 

@@ -16,6 +16,8 @@ use super::{Rules, pods};
 
 /// Bytes of a label's value, as Kubernetes bounds it.
 const LABEL_BYTES: usize = 63;
+/// Bytes of all chosen labels of a pod together; the first by key are kept.
+const LABELS_BYTES: usize = 1_000;
 /// Bytes of a name, as DNS bounds it.
 const NAME_BYTES: usize = 253;
 /// Pods that wait for their owner to be told of.
@@ -163,6 +165,12 @@ impl Book {
             return None;
         }
         labels.sort();
+        // As many as a store takes of one endpoint.
+        let mut bytes = 0;
+        labels.retain(|(key, value)| {
+            bytes += key.len() + value.len() + 2;
+            bytes <= LABELS_BYTES
+        });
         let pairs: Vec<String> =
             labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
         Some(self.names.get(&pairs.join(",")))

@@ -51,7 +51,11 @@ pub(super) fn ended(pod: &Object<Pods>, began: Bounds, now: WallTime) -> Option<
         return None;
     }
     Some(match finished(pod) {
-        Some(last) => not_before(second(last), began),
+        // The kubelet's clock may run ahead of ours; it has ended by now all the same.
+        Some(last) => {
+            let Bounds { earliest, latest } = second(last);
+            not_before(Bounds { earliest: earliest.min(now), latest: latest.min(now) }, began)
+        }
         None => gone(pod, began, now),
     })
 }

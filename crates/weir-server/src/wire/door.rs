@@ -11,10 +11,11 @@ use tonic::{Request, Response, Status, Streaming};
 use weir_flow::{Name, WallTime};
 use weir_proto::pb::ingest_server::Ingest;
 use weir_proto::{Greeting, pb};
+use weir_store::FlowStore;
 
 use super::batch::Stream;
 use super::counts::Counts;
-use super::fence::Fence;
+use super::fence::{self, Fence};
 use super::identify::{Denial, Denied, Identify, Identity, bearer, by_certificate, checked_node};
 use super::listener::Peer;
 use super::queue::Queue;
@@ -38,6 +39,7 @@ pub(super) struct Shared {
     pub(super) limits: WireLimits,
     pub(super) stop: watch::Receiver<bool>,
     pub(super) fence: Mutex<Fence>,
+    pub(super) store: Arc<dyn FlowStore>,
     pub(super) streams: Mutex<HashMap<Name, usize>>,
     pub(super) denials: Seldom,
 }
@@ -128,13 +130,26 @@ impl Shared {
         now: WallTime,
     ) -> Result<(), Denied> {
         let Greeting { epoch, epoch_born, .. } = *greeting;
-        locked(&self.fence).greets(node, epoch, epoch_born, now).map_err(|owner| {
+        let greeted = locked(&self.fence).greets(node, epoch, epoch_born, now);
+        let is_new = greeted.map_err(|owner| {
             let detail = format!(
                 "the spool of epoch {epoch} belongs to node {owner}, not {node}: give this agent a \
                  spool of its own"
             );
             Denied::new(Denial::OtherEpoch, detail)
-        })
+        })?;
+        if is_new {
+            let birth = fence::kept(node, epoch, epoch_born, now);
+            // The disk may take its time; other streams go on meanwhile.
+            let kept = tokio::task::block_in_place(|| self.store.remember(&[birth]));
+            if let Err(error) = kept {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "which of two agents of a node is the younger is forgotten at a restart"
+                );
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn fenced_at(&self, stream: &Stream) -> Option<WallTime> {

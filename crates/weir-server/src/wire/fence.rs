@@ -6,7 +6,14 @@
 
 use hashbrown::HashMap;
 use weir_flow::{Epoch, Name, WallTime};
+use weir_store::{FlowStore, Memory, StoreError};
 
+/// Under what births are kept.
+const KEY: &[u8] = b"fence/";
+/// For how long.
+const KEPT_SECONDS: u64 = 365 * 86_400;
+/// Births read at a time.
+const PAGE: usize = 1_000;
 /// Epochs remembered per node. A node has one, and another after its spool was lost.
 const EPOCHS_MAX: usize = 32;
 
@@ -24,12 +31,27 @@ struct Born {
 }
 
 impl Fence {
-    /// The epochs whose batches are committed already, with the node that spoke in each.
-    pub(super) fn restore(epochs: impl IntoIterator<Item = (Epoch, Name)>) -> Self {
-        Self { nodes: HashMap::new(), owners: epochs.into_iter().collect() }
+    /// As it was before a restart: the births that were kept, and the epochs whose batches are
+    /// committed already, with the node that spoke in each.
+    pub(super) fn restore(
+        store: &dyn FlowStore,
+        epochs: impl IntoIterator<Item = (Epoch, Name)>,
+    ) -> Result<Self, StoreError> {
+        let mut fence = Self { nodes: HashMap::new(), owners: epochs.into_iter().collect() };
+        let mut after = Vec::new();
+        loop {
+            let kept = store.remembered(KEY, &after, PAGE)?;
+            let Some(last) = kept.last() else { return Ok(fence) };
+            after.clone_from(&last.key);
+            for (node, epoch, born) in kept.iter().filter_map(birth_of) {
+                // Another node's by now: what is committed says whose it is.
+                drop(fence.greets(&node, epoch, born, born));
+            }
+        }
     }
 
-    /// An agent begins to speak. The node that owns its epoch, where that is another one.
+    /// An agent begins to speak. True when its epoch is new here, and its birth is to be kept; the
+    /// node that owns its epoch, where that is another one.
     ///
     /// A birth in the future counts as now: a wrong clock must not shut out every later agent.
     pub(super) fn greets(
@@ -38,7 +60,7 @@ impl Fence {
         epoch: Epoch,
         born: WallTime,
         now: WallTime,
-    ) -> Result<(), Name> {
+    ) -> Result<bool, Name> {
         match self.owners.get(&epoch) {
             Some(owner) if owner != node => return Err(Name::clone(owner)),
             Some(_) => {}
@@ -46,7 +68,7 @@ impl Fence {
         }
         let epochs = self.nodes.entry(Name::clone(node)).or_default();
         if epochs.iter().any(|known| known.epoch == epoch) {
-            return Ok(());
+            return Ok(false);
         }
         let at = born.min(now);
         let place = epochs.partition_point(|known| (known.at, known.epoch) < (at, epoch));
@@ -55,7 +77,7 @@ impl Fence {
             let oldest = epochs.remove(0);
             self.owners.remove(&oldest.epoch);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// When a younger epoch of this node was born, where `epoch` is not its youngest. What was
@@ -68,6 +90,20 @@ impl Fence {
             None => epochs.first().map(|younger| younger.at),
         }
     }
+}
+
+/// A birth, as it is kept over restarts.
+pub(super) fn kept(node: &str, epoch: Epoch, born: WallTime, now: WallTime) -> Memory {
+    let key = [KEY, &epoch.0.to_be_bytes()].concat();
+    let value = [&born.0.min(now.0).to_be_bytes()[..], node.as_bytes()].concat();
+    Memory { key, value, until_seconds: now.seconds() + KEPT_SECONDS }
+}
+
+fn birth_of(memory: &Memory) -> Option<(Name, Epoch, WallTime)> {
+    let epoch = memory.key.strip_prefix(KEY)?.try_into().ok()?;
+    let (born, node) = memory.value.split_first_chunk()?;
+    let node = std::str::from_utf8(node).ok()?;
+    Some((node.into(), Epoch(u128::from_be_bytes(epoch)), WallTime(u64::from_be_bytes(*born))))
 }
 
 #[cfg(test)]
@@ -111,12 +147,28 @@ mod tests {
 
     #[test]
     fn an_epoch_belongs_to_the_node_it_began_on() {
-        let mut fence = Fence::restore([(Epoch(7), "n1".into())]);
+        let owners = [(Epoch(7), "n1".into())].into();
+        let mut fence = Fence { owners, ..Fence::default() };
         let mut greets = |node: &str, epoch| fence.greets(&node.into(), Epoch(epoch), NOW, NOW);
         assert_eq!(greets("n2", 7), Err("n1".into()));
-        assert_eq!(greets("n1", 7), Ok(()));
-        assert_eq!(greets("n1", 8), Ok(()));
+        assert_eq!(greets("n1", 7), Ok(true));
+        assert_eq!(greets("n1", 7), Ok(false));
+        assert_eq!(greets("n1", 8), Ok(true));
         assert_eq!(greets("n2", 8), Err("n1".into()));
+    }
+
+    #[test]
+    fn births_outlive_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = weir_store::Options::default();
+        let store = weir_store::SqliteStore::open(directory.path(), options).unwrap();
+        let births = [("n1", 1, 10), ("n1", 2, 20), ("n2", 3, 5)]
+            .map(|(node, epoch, born)| kept(node, Epoch(epoch), WallTime(born), NOW));
+        store.remember(&births).unwrap();
+        let fence = Fence::restore(&store, []).unwrap();
+        assert_eq!(fence.fenced_at("n1", Epoch(1)), Some(WallTime(20)));
+        assert_eq!(fence.fenced_at("n1", Epoch(2)), None);
+        assert_eq!(fence.fenced_at("n2", Epoch(3)), None);
     }
 
     #[test]

@@ -17,6 +17,8 @@ use crate::{CommitBatch, InvalidBatch, Outcome};
 const DIGESTS: u64 = 4_096;
 /// Epochs known at a time. A node makes a new one only when it loses its spool.
 const EPOCHS: usize = 65_536;
+/// Of these, of one node: nobody may use up the room of all.
+const EPOCHS_OF_NODE: usize = 256;
 /// Bytes of a node's name, as DNS has it.
 const NODE_BYTES: usize = 253;
 /// Bytes of any name of an endpoint.
@@ -96,7 +98,10 @@ impl Writer {
         let mut outcomes = Vec::with_capacity(batches.len());
         for batch in batches {
             let known = changed.get(&batch.id.epoch.0).or_else(|| epochs.get(&batch.id.epoch.0));
-            let room = epochs.len() + changed.len() < EPOCHS;
+            let room = known.is_some()
+                || (epochs.len() + changed.len() < EPOCHS
+                    && epochs.values().filter(|epoch| epoch.node == batch.node).count()
+                        < EPOCHS_OF_NODE);
             let outcome = match decide(batch, known, room, levels, &transaction)? {
                 Decision::Refuse(outcome) => outcome,
                 Decision::Take(epoch) => {
