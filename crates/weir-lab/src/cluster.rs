@@ -64,6 +64,8 @@ pub struct Outcome {
     pub traffic: TrafficReport,
     /// True when weir took part.
     pub weir: bool,
+    /// An agent was killed: what ended meanwhile may be declared instead of counted.
+    pub agent_killed: bool,
 }
 
 /// What came of agents that must not be believed.
@@ -105,7 +107,10 @@ impl Outcome {
         // In churn the owners' own judge decides: a pair of its address is many pods.
         let totals =
             self.churn.is_some() || (declared && !self.totals.iter().any(TotalsLine::is_excess));
-        self.comparison.is_good() && totals && churn && !self.transport_in_totals
+        // Without an absence nothing is missing, whatever is declared.
+        let may_declare = self.agent_killed || self.churn.is_some();
+        let by_address = self.comparison.is_exact() || (may_declare && self.comparison.is_good());
+        by_address && totals && churn && !self.transport_in_totals
     }
 }
 
@@ -262,6 +267,10 @@ fn judge(
         imposters: None,
         traffic,
         weir: station.is_some(),
+        agent_killed: scenario
+            .actions
+            .iter()
+            .any(|action| matches!(action.kind, ActionKind::KillAgent(..))),
     };
     let Some(station) = station else { return Ok(outcome) };
     if !scenario.imposters.is_empty() {
