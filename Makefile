@@ -4,7 +4,8 @@
 #   make demo    weir on a small cluster made of network namespaces, with traffic (root)
 #   make test    everything that must hold: format, spelling, lints, tests, documentation
 #   make fmt     format the code
-#   make bench   measure (BENCH=conntrack, ledger, store, api or top picks one group)
+#   make bench   measure (BENCH=conntrack, ledger, store, api, top, attribution, directory
+#                or ingest picks one group)
 #   make fuzz    a short run of each fuzz target (FUZZ_SECONDS=30)
 #   make pictures  take the pictures in docs/pictures again (root)
 #   make need    install the few programs that building and testing need
