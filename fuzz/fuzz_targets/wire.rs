@@ -19,7 +19,7 @@ fuzz_target!(|input: &[u8]| {
             frame_bytes: u32::from(*form) << 8,
         }),
         (0, 2) => mutated(rest),
-        (0, _) => packed(rest),
+        (0, _) => drop(packed(rest)),
         _ => from_server(rest),
     }
 });
