@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -212,21 +212,27 @@ fn a_damaged_batch_that_was_delivered_is_neither_declared_nor_billed_again() {
     world.kernel(|kernel| (1..=5).for_each(|port| kernel.open(port)));
     world.session();
     let copy = directory.path().join("left");
+    let all_done = |frames: &[PathBuf]| !frames.is_empty() && frames.iter().all(|f| is_done(f));
     world
         .while_running(|| {
             world.kernel(|kernel| (1..=5).for_each(|port| kernel.carry(port, 100)));
-            until("all is stored and noted", || {
-                world.store(|store| store.total()) == 5 * 200
-                    && world.status().undelivered == 0
-                    && world.files("frames").iter().all(|file| is_done(file))
+            // The agent goes on while its spool is copied: a copy it changed meanwhile is no good.
+            until("all is stored, noted and copied", || {
+                if world.store(|store| store.total()) != 5 * 200
+                    || !all_done(&world.files("frames"))
+                {
+                    return false;
+                }
+                drop(fs::remove_dir_all(&copy));
+                copy_all(&world.spool, &copy);
+                all_done(&files_in(&copy.join("frames")))
             });
-            copy_all(&world.spool, &copy);
         })
         .0
         .unwrap();
     world.spool = copy;
     let done = world.files("frames");
-    assert!(!done.is_empty() && done.iter().all(|file| is_done(file)));
+    assert!(all_done(&done));
     for file in &done {
         let mut bytes = fs::read(file).unwrap();
         let middle = bytes.len() / 2;
@@ -244,6 +250,10 @@ fn a_damaged_batch_that_was_delivered_is_neither_declared_nor_billed_again() {
         assert!([5 * 202, 5 * 222].contains(&store.total()), "{} billed", store.total());
     });
     assert!(world.files("frames").is_empty(), "a checkpoint covers them now");
+}
+
+fn files_in(directory: &Path) -> Vec<PathBuf> {
+    fs::read_dir(directory).unwrap().map(|file| file.unwrap().path()).collect()
 }
 
 fn is_done(file: &Path) -> bool {
