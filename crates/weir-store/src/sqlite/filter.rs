@@ -84,16 +84,20 @@ impl Compiler {
                 format!("edge.destination IN {}", self.endpoints(field, test))
             }
             Subject::Field(Field::Service) => self.service(test),
-            Subject::Field(Field::ServiceName) => self.any(test, |compiler, value| match value {
-                Value::Absent => {
-                    let unnamed = "(SELECT id FROM service WHERE name = '')";
-                    format!("(edge.service = 0 OR edge.service IN {unnamed})")
-                }
-                value => {
-                    let name = compiler.text("name", test, value);
-                    format!("edge.service IN (SELECT id FROM service WHERE name != '' AND {name})")
-                }
-            }),
+            Subject::Field(Field::ServiceName) => {
+                self.any(test, |compiler, value| match (test.operator, value) {
+                    (Operator::In, Value::Absent) => {
+                        let unnamed = "(SELECT id FROM service WHERE name = '')";
+                        format!("(edge.service = 0 OR edge.service IN {unnamed})")
+                    }
+                    _ => {
+                        let name = compiler.text("name", test, value);
+                        format!(
+                            "edge.service IN (SELECT id FROM service WHERE name != '' AND {name})"
+                        )
+                    }
+                })
+            }
             Subject::Field(Field::Node) => {
                 let name = self.any(test, |compiler, value| compiler.text("name", test, value));
                 format!("{} IN (SELECT id FROM node WHERE {name})", self.column(Field::Node))
