@@ -84,20 +84,7 @@ impl Compiler {
                 format!("edge.destination IN {}", self.endpoints(field, test))
             }
             Subject::Field(Field::Service) => self.service(test),
-            Subject::Field(Field::ServiceName) => {
-                self.any(test, |compiler, value| match (test.operator, value) {
-                    (Operator::In, Value::Absent) => {
-                        let unnamed = "(SELECT id FROM service WHERE name = '')";
-                        format!("(edge.service = 0 OR edge.service IN {unnamed})")
-                    }
-                    _ => {
-                        let name = compiler.text("name", test, value);
-                        format!(
-                            "edge.service IN (SELECT id FROM service WHERE name != '' AND {name})"
-                        )
-                    }
-                })
-            }
+            Subject::Field(Field::ServiceName) => self.service_name(test),
             Subject::Field(Field::Node) => {
                 let name = self.any(test, |compiler, value| compiler.text("name", test, value));
                 format!("{} IN (SELECT id FROM node WHERE {name})", self.column(Field::Node))
@@ -151,6 +138,17 @@ impl Compiler {
                 )
             }
             _ => NEVER.to_owned(),
+        })
+    }
+
+    fn service_name(&mut self, test: &Test) -> String {
+        self.any(test, |compiler, value| {
+            if test.operator == Operator::In && *value == Value::Absent {
+                let unnamed = "(SELECT id FROM service WHERE name = '')";
+                return format!("(edge.service = 0 OR edge.service IN {unnamed})");
+            }
+            let name = compiler.text("name", test, value);
+            format!("edge.service IN (SELECT id FROM service WHERE name != '' AND {name})")
         })
     }
 
