@@ -96,7 +96,7 @@ fn half_written_files_are_removed_and_strangers_are_left_alone() {
 }
 
 /// The files of a spool and what is in them.
-fn contents(world: &World) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+fn contents(world: &World) -> Vec<(PathBuf, Vec<u8>)> {
     let files = ["", "frames", "quarantine"].map(|name| world.files(name)).concat();
     files.into_iter().map(|path| (path.clone(), fs::read(path).unwrap())).collect()
 }
