@@ -39,8 +39,8 @@ fn program() -> PathBuf {
 /// weir, with its agent beside it, as they are now.
 fn weir() -> PathBuf {
     let built = Command::new(env!("CARGO"))
-        // The whole workspace: with fewer packages its dependencies would be built anew.
-        .args(["build", "--quiet", "--locked", "--workspace", "--bins"])
+        // As all tests together are built: with other features the dependencies would be built anew.
+        .args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"])
         .args(["--message-format", "json"])
         .output()
         .expect("cargo has started this test");
