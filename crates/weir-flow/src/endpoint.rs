@@ -96,6 +96,64 @@ impl Endpoint {
         }
     }
 
+    /// The same, with empty names absent: an empty name is no name.
+    #[must_use]
+    pub fn without_empty_names(self: &Arc<Self>) -> Arc<Self> {
+        let is_empty = |name: &Option<Name>| name.as_deref() == Some("");
+        if !self.names().into_iter().any(is_empty) {
+            return Arc::clone(self);
+        }
+        let mut endpoint = Self::clone(self);
+        for name in endpoint.names_mut() {
+            name.take_if(|name| name.is_empty());
+        }
+        Arc::new(endpoint)
+    }
+
+    fn names(&self) -> [&Option<Name>; 17] {
+        [
+            &self.host,
+            &self.unit,
+            &self.container,
+            &self.executable,
+            &self.namespace,
+            &self.pod,
+            &self.service,
+            &self.workload_kind,
+            &self.workload_name,
+            &self.node,
+            &self.zone,
+            &self.region,
+            &self.app,
+            &self.labels,
+            &self.cloud,
+            &self.cloud_service,
+            &self.range,
+        ]
+    }
+
+    fn names_mut(&mut self) -> [&mut Option<Name>; 17] {
+        [
+            &mut self.host,
+            &mut self.unit,
+            &mut self.container,
+            &mut self.executable,
+            &mut self.namespace,
+            &mut self.pod,
+            &mut self.service,
+            &mut self.workload_kind,
+            &mut self.workload_name,
+            &mut self.node,
+            &mut self.zone,
+            &mut self.region,
+            &mut self.app,
+            &mut self.labels,
+            &mut self.cloud,
+            &mut self.cloud_service,
+            &mut self.range,
+        ]
+    }
+
     /// The most specific name: the pod, service or node; the unit, container or executable, else
     /// the host; the operator's range; else the address.
     pub fn name(&self) -> String {

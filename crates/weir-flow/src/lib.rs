@@ -18,6 +18,7 @@ pub mod fold;
 pub mod frame;
 pub mod ingest;
 pub mod journal;
+pub mod kubenetmon;
 pub mod ledger;
 pub mod port;
 pub mod ranges;

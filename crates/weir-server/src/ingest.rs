@@ -123,6 +123,9 @@ pub struct Prepared {
     folded: Folded,
     gaps: Vec<Gap>,
     health: Vec<(String, i64)>,
+    /// Only where the store asks for them.
+    records: Vec<(FlowRecord, Attributed)>,
+    wall_offset: i64,
     views: BatchViews,
     tally: Tally,
 }
@@ -228,6 +231,8 @@ impl<D: Directories> Ingest<D> {
                 flows: &batch.folded,
                 gaps: &batch.gaps,
                 counters,
+                records: &batch.records,
+                wall_offset: batch.wall_offset,
             })
             .collect();
         let outcomes = self.store.commit(&batches);
@@ -307,6 +312,8 @@ impl<D: Directories> Ingest<D> {
         let mut live =
             self.live.as_deref().and_then(|live| live.take(&node, &batch.header, offset));
         let (mut views, mut tally) = (BatchViews::default(), Tally::default());
+        let wants_records = self.store.wants_records();
+        let mut records = Vec::with_capacity(if wants_records { named.len() } else { 0 });
         for (record, ends) in named.drain(..) {
             if self.folder.flows() > FLOWS_MAX {
                 break;
@@ -316,6 +323,9 @@ impl<D: Directories> Ingest<D> {
             tally.add(&record, ends.view);
             if let Some(live) = &mut live {
                 live.record(&record, &ends);
+            }
+            if wants_records {
+                records.push((record, ends));
             }
         }
         if let Some(live) = &mut live {
@@ -330,7 +340,19 @@ impl<D: Directories> Ingest<D> {
         if too_many {
             return Err(refused(format!("its records make more than {FLOWS_MAX} flows")));
         }
-        Ok(Prepared { node, id, digest, end_seconds, folded, gaps, health, views, tally })
+        Ok(Prepared {
+            node,
+            id,
+            digest,
+            end_seconds,
+            folded,
+            gaps,
+            health,
+            records,
+            wall_offset: offset,
+            views,
+            tally,
+        })
     }
 
     /// Names the ends of every record; gives the addresses inside the cluster that stay unknown.

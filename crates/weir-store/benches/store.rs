@@ -161,7 +161,7 @@ fn upkeep(store: &SqliteStore) {
         times.sort_by(f64::total_cmp);
         times
     };
-    let health = milliseconds(&|| assert!(store.health().expect("an answer").edges > 0));
+    let health = milliseconds(&|| assert!(store.health().expect("an answer").edges > Some(0)));
     report("store_health", health[RUNS / 2], "ms", &Target::AtMost(500.0));
     let prune = milliseconds(&|| {
         let pruned = store.prune(START + 2 * DAY).expect("rows can be deleted");
@@ -196,6 +196,8 @@ fn fill(store: &SqliteStore, rows: u64, per_commit: usize) -> Taken {
             flows: &part.flows,
             gaps: &[],
             counters: &[],
+            records: &[],
+            wall_offset: 0,
         };
         let (wall, cpu) = (Instant::now(), cpu_time());
         let outcomes = store.commit(&[batch]).expect("the disk has room");

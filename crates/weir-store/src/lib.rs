@@ -2,30 +2,38 @@
 //!
 //! [`FlowStore`] is the one seam between weir and a database: batches of folded flows go in,
 //! answers to typed [`FlowQuery`]s come out, and no SQL text crosses it. [`SqliteStore`] is the
-//! embedded store. What every store promises:
+//! embedded store, [`ClickHouseStore`] the one for many machines. What every store promises:
 //!
 //! * A batch is committed once, whole, and durably before [`FlowStore::commit`] returns; its number
 //!   rests in the same transaction as its rows.
 //! * Only sums come out, never counts of rows. What is asked for is summed by group.
 //! * All times are seconds since 1970, UTC. Ranges are half-open.
 //! * Answers are deterministic: ties are broken by the group's keys.
-//! * A stored sum stays at `i64::MAX` when it would pass it; a sum over stored sums stays at
-//!   `u64::MAX`.
+//! * What one batch brings to a stored sum is at most `i64::MAX`. A sum over what was stored stays
+//!   at `u64::MAX`; it never wraps.
+//! * An empty name is no name.
 
+mod check;
+mod clickhouse;
 mod error;
+mod options;
+mod plan;
 mod query;
 mod sqlite;
 
 use std::fmt;
 use std::ops::Range;
 
+use weir_flow::attribution::Attributed;
 use weir_flow::batch::Gap;
 use weir_flow::ingest::Ranges;
-use weir_flow::{BatchId, Digest, Epoch, Field, Folded, Level};
+use weir_flow::{BatchId, Digest, Epoch, Field, FlowRecord, Folded, Level};
 
+pub use clickhouse::{ClickHouseOptions, ClickHouseStore, KubenetmonTable, Password};
 pub use error::{InvalidBatch, StoreError};
+pub use options::{Limits, Options, Retention};
 pub use query::{Cell, Column, FlowQuery, Measure, Order, Table};
-pub use sqlite::{Limits, Options, Retention, SqliteStore, WriterProcess};
+pub use sqlite::{SqliteStore, WriterProcess};
 
 /// What the operations of a store return.
 pub type Result<T> = std::result::Result<T, StoreError>;
@@ -39,6 +47,23 @@ pub trait FlowStore: Send + Sync {
     /// What has been committed, per epoch, as far as it is still known: enough to rebuild the
     /// decision which batch is new.
     fn committed(&self) -> Result<Vec<CommittedEpoch>>;
+
+    /// The same of one epoch: asked again where others may have committed since
+    /// ([`FlowStore::is_shared`]).
+    fn committed_of(&self, epoch: Epoch) -> Result<Option<CommittedEpoch>> {
+        Ok(self.committed()?.into_iter().find(|known| known.epoch == epoch))
+    }
+
+    /// True where several servers may commit at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// True where [`CommitBatch::records`] are written somewhere, too. Who commits may leave them
+    /// away otherwise.
+    fn wants_records(&self) -> bool {
+        false
+    }
 
     /// Answers a query.
     fn query(&self, query: &FlowQuery) -> Result<Table>;
@@ -87,6 +112,11 @@ pub struct CommitBatch<'a> {
     /// The agent's own counters for this batch (`records`, `lost_events`, …), summed per node and
     /// UTC hour.
     pub counters: &'a [(&'a str, i64)],
+    /// Its records with their ends, before the view rule and the fold: for stores that keep them
+    /// in a form of their own, too ([`FlowStore::wants_records`]). Empty where nobody asks.
+    pub records: &'a [(FlowRecord, Attributed)],
+    /// What to add to the records' boot time to get wall time, nanoseconds.
+    pub wall_offset: i64,
 }
 
 /// What became of a batch.
@@ -180,10 +210,10 @@ pub struct Health {
     pub reusable_bytes: u64,
     /// Bytes an ordinary user may still write on that disk; unknown where it cannot be asked.
     pub free_disk_bytes: Option<u64>,
-    /// Distinct endpoints in the dictionary.
-    pub endpoints: u64,
-    /// Distinct flow keys, windows aside, in the dictionary.
-    pub edges: u64,
+    /// Distinct endpoints in the dictionary; `None` where the store has none.
+    pub endpoints: Option<u64>,
+    /// Distinct flow keys, windows aside, in the dictionary; `None` where the store has none.
+    pub edges: Option<u64>,
 }
 
 /// How one level is.

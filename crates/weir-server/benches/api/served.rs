@@ -125,6 +125,8 @@ fn commit(store: &SqliteStore, id: BatchId, part: &Part) {
         flows: &part.flows,
         gaps: &[],
         counters: &[],
+        records: &[],
+        wall_offset: 0,
     };
     let outcomes = store.commit(&[batch]).expect("the disk has room");
     assert_eq!(outcomes, [weir_store::Outcome::Committed], "each batch is new");

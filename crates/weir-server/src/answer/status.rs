@@ -192,10 +192,10 @@ pub struct StoreStatus {
     pub reusable_bytes: u64,
     /// Bytes that may still be written on that disk; absent where it cannot be asked.
     pub free_disk_bytes: Option<u64>,
-    /// Distinct endpoints.
-    pub endpoints: u64,
+    /// Distinct endpoints; `null` where the store does not number them.
+    pub endpoints: Option<u64>,
     /// Distinct flow keys, windows aside.
-    pub edges: u64,
+    pub edges: Option<u64>,
     /// Each level that is kept, finest first.
     pub levels: Vec<StoreLevel>,
 }

@@ -89,6 +89,8 @@ pub(crate) fn commit(store: &dyn FlowStore, sequence: u64, flows: &[Spelled]) {
         flows: &folded,
         gaps: &[],
         counters: &[("records", 5)],
+        records: &[],
+        wall_offset: 0,
     };
     assert_eq!(store.commit(&[batch]).unwrap(), [Outcome::Committed]);
 }

@@ -251,7 +251,7 @@ impl World {
 
     /// Nothing at all was stored.
     pub(crate) fn is_untouched(&self) -> bool {
-        self.store.committed().unwrap().is_empty() && self.store.health().unwrap().edges == 0
+        self.store.committed().unwrap().is_empty() && self.store.health().unwrap().edges == Some(0)
     }
 
     /// Ends the server; its data stays.

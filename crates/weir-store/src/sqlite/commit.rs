@@ -6,11 +6,12 @@ use weir_flow::fold::Flow;
 use weir_flow::ingest::Inserted;
 use weir_flow::{Level, Measures, Name};
 
-use super::Retention;
+use crate::Retention;
 use super::dictionary::{Dictionary, Memory};
-use super::facts::{EdgeKey, TotalKey, columns, ip_version, stored};
+use super::facts::{EdgeKey, TotalKey, ip_version, stored};
 use super::lists::{self, KnownEpoch};
-use super::schema::{LAST_SECOND, SUMS, flow_table, total_table, window_number};
+use super::schema::{flow_table, total_table, window_number};
+use crate::check::{KeptLevel, LAST_SECOND, SUMS, check, columns, is_too_old};
 use crate::{CommitBatch, InvalidBatch, Outcome};
 
 /// Digests kept per epoch: the newest this many numbers, half a day of 10-second batches.
@@ -19,17 +20,6 @@ const DIGESTS: u64 = 4_096;
 const EPOCHS: usize = 65_536;
 /// Of these, of one node: nobody may use up the room of all.
 const EPOCHS_OF_NODE: usize = 256;
-/// Bytes of a node's name, as DNS has it.
-const NODE_BYTES: usize = 253;
-/// Bytes of any name of an endpoint.
-const NAME_BYTES: usize = 1_024;
-/// Bytes of a counter's name.
-const COUNTER_BYTES: usize = 64;
-/// Counters of a batch.
-const COUNTERS: usize = 64;
-/// Gaps of a batch.
-const GAPS: usize = 4_096;
-
 /// The one connection that writes, with what it remembers.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -48,22 +38,6 @@ pub(super) struct Sweep {
     pub(super) at: [i64; 3],
     /// The hour since 1970 it looks for now, or looked for last.
     pub(super) hour: u64,
-}
-
-/// A level as this writer keeps it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct KeptLevel {
-    pub(super) level: Level,
-    /// Seconds; 0: not kept.
-    pub(super) retention: u64,
-    /// Seconds since 1970 before which it holds nothing.
-    pub(super) horizon: u64,
-}
-
-impl KeptLevel {
-    fn takes(&self, window: u64) -> bool {
-        self.retention > 0 && window >= self.horizon
-    }
 }
 
 impl Writer {
@@ -200,95 +174,6 @@ fn decide(
     Ok(Decision::Take(epoch))
 }
 
-/// True when the coarsest level no longer holds all of the batch: it never crosses an hour, so the
-/// coarsest level takes all of it or nothing. Batches without flows are never too old.
-fn is_too_old(batch: &CommitBatch<'_>, levels: &[KeptLevel; 3]) -> bool {
-    let Some(last) = levels.iter().rposition(|level| level.retention > 0) else { return false };
-    batch.flows.levels[last].iter().any(|flow| !levels[last].takes(flow.key.window))
-}
-
-/// Everything that can be wrong with a batch by itself.
-fn check(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
-    let sequence = batch.id.sequence;
-    if sequence == 0 || i64::try_from(sequence).is_err() {
-        return Err(InvalidBatch::Sequence(sequence));
-    }
-    check_names(batch)?;
-    let endpoints = batch.flows.endpoints.len();
-    let names = batch.flows.service_names.len();
-    let mut finest = None;
-    for (level, flows) in Level::ALL.into_iter().zip(&batch.flows.levels) {
-        let mut sums = [0_u128; 10];
-        for flow in flows {
-            let key = &flow.key;
-            let index = key.source.max(key.destination);
-            if index as usize >= endpoints {
-                return Err(InvalidBatch::Endpoint { index, len: endpoints });
-            }
-            if let Some(index) = key.service_name.filter(|index| *index as usize >= names) {
-                return Err(InvalidBatch::ServiceName { index, len: names });
-            }
-            if key.window % level.seconds() != 0 || key.window > LAST_SECOND {
-                let level_seconds = level.seconds();
-                return Err(InvalidBatch::Window { window: key.window, level_seconds });
-            }
-            for (sum, value) in sums.iter_mut().zip(columns(&flow.measures)) {
-                *sum += u128::from(value);
-            }
-        }
-        if sums != *finest.get_or_insert(sums) {
-            return Err(InvalidBatch::LevelsDisagree { level_seconds: level.seconds() });
-        }
-    }
-    Ok(())
-}
-
-fn check_names(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
-    let short = |what, text: &str, limit| match text.len() {
-        len if len > limit => Err(InvalidBatch::TooLong { what, len, limit }),
-        _ => Ok(()),
-    };
-    let few = |what, len, limit| match len {
-        len if len > limit => Err(InvalidBatch::TooMany { what, len, limit }),
-        _ => Ok(()),
-    };
-    short("the node's name", batch.node, NODE_BYTES)?;
-    few("gaps", batch.gaps.len(), GAPS)?;
-    few("counters", batch.counters.len(), COUNTERS)?;
-    for (name, _) in batch.counters {
-        short("a counter's name", name, COUNTER_BYTES)?;
-    }
-    for endpoint in &batch.flows.endpoints {
-        let names = [
-            ("a host's name", &endpoint.host),
-            ("a unit's name", &endpoint.unit),
-            ("a container's id", &endpoint.container),
-            ("an executable's name", &endpoint.executable),
-            ("a namespace's name", &endpoint.namespace),
-            ("a pod's name", &endpoint.pod),
-            ("a service's name", &endpoint.service),
-            ("a workload's kind", &endpoint.workload_kind),
-            ("a workload's name", &endpoint.workload_name),
-            ("a node's name", &endpoint.node),
-            ("a zone's name", &endpoint.zone),
-            ("a region's name", &endpoint.region),
-            ("an application's name", &endpoint.app),
-            ("a label list", &endpoint.labels),
-            ("a cloud's name", &endpoint.cloud),
-            ("a cloud service's name", &endpoint.cloud_service),
-            ("a range's name", &endpoint.range),
-        ];
-        for (what, name) in names {
-            short(what, name.as_deref().unwrap_or_default(), NAME_BYTES)?;
-        }
-    }
-    batch
-        .flows
-        .service_names
-        .iter()
-        .try_for_each(|name| short("a service's name", name, NAME_BYTES))
-}
-
 /// Writes a batch within a savepoint. A row the database refuses takes back this batch alone.
 fn take(
     batch: &CommitBatch<'_>,
@@ -352,7 +237,10 @@ fn write_flows(
         .flows
         .endpoints
         .iter()
-        .map(|endpoint| Ok((dictionary.endpoint(endpoint, last)?, ip_version(endpoint))))
+        .map(|endpoint| {
+            let endpoint = endpoint.without_empty_names();
+            Ok((dictionary.endpoint(&endpoint, last)?, ip_version(&endpoint)))
+        })
         .collect::<rusqlite::Result<_>>()?;
 
     let places = Places {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use weir_flow::endpoint::Endpoint;
 use weir_flow::fold::FlowKey;
 use weir_flow::tuple::Protocol;
-use weir_flow::{Class, Measures};
+use weir_flow::Class;
 
 /// Everything of a flow key but its window, as ids of dictionary rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -80,22 +80,6 @@ pub(super) fn address_of(bytes: &[u8]) -> Option<IpAddr> {
         .map(IpAddr::from)
         .or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
         .ok()
-}
-
-/// The sums in the order of [`super::schema::SUMS`].
-pub(super) fn columns(sums: &Measures) -> [u64; 10] {
-    [
-        sums.bytes_sent,
-        sums.bytes_received,
-        sums.packets_sent,
-        sums.packets_received,
-        sums.connections_opened,
-        sums.connections_closed,
-        sums.connections_failed,
-        sums.connections_unreplied,
-        sums.connections_uncounted,
-        sums.transit_bytes,
-    ]
 }
 
 /// A sum as the database has it: at most `i64::MAX`.

@@ -41,8 +41,8 @@ pub(super) fn health(connection: &Connection, directory: &Path) -> rusqlite::Res
         file_bytes: bytes_in(directory),
         reusable_bytes: number("PRAGMA freelist_count")? * number("PRAGMA page_size")?,
         free_disk_bytes: disk(directory).map(|disk| disk.free_bytes),
-        endpoints: number("SELECT count(*) FROM endpoint")?,
-        edges: number("SELECT count(*) FROM edge")?,
+        endpoints: Some(number("SELECT count(*) FROM endpoint")?),
+        edges: Some(number("SELECT count(*) FROM edge")?),
     })
 }
 

@@ -11,7 +11,8 @@ use std::time::Duration;
 use rusqlite::{Connection, OpenFlags};
 
 use super::commit::Writer;
-use super::{Limits, Options, SqliteStore, WriterProcess, database_error, schema};
+use super::{SqliteStore, WriterProcess, database_error, schema};
+use crate::{Limits, Options};
 use crate::{Result, StoreError};
 
 const DATABASE: &str = "flows.db";

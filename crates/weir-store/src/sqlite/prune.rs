@@ -2,7 +2,8 @@
 
 use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
 
-use super::commit::{KeptLevel, Sweep, Writer};
+use super::commit::{Sweep, Writer};
+use crate::check::KeptLevel;
 use super::facts::stored;
 use super::memory;
 use super::schema::{flow_table, total_table, window_number};

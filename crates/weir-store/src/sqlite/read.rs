@@ -10,10 +10,12 @@ use weir_flow::{Filter, Level, Measures};
 
 use super::facts::TotalKey;
 use super::filter::{Target, condition, fits_totals, total_has};
-use super::plan::{HeldLevel, Plan, plan};
+use crate::check::{LAST_SECOND, SUMS};
+use crate::plan::{HeldLevel, Plan, plan};
 use super::resolve::{Edge, Groups};
-use super::schema::{LAST_SECOND, SUMS, flow_table, total_table, window_number, window_seconds};
-use super::{Limits, ReadError};
+use super::schema::{flow_table, total_table, window_number, window_seconds};
+use super::ReadError;
+use crate::Limits;
 use crate::{Cell, Column, FlowQuery, Measure, Order, StoreError, Table};
 
 /// Edges that are looked up one by one before all are read in one go instead.

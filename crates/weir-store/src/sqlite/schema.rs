@@ -6,6 +6,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use weir_flow::Level;
 
 use super::database_error;
+use crate::check::{LAST_SECOND, SUMS};
 use crate::{Result, StoreError};
 
 /// The schema this code writes.
@@ -17,23 +18,6 @@ const APPLICATION: i64 = 0x7765_6972;
 /// Windows are stored as multiples of their length since 2026-01-01T00:00:00Z. The finest then
 /// fit three bytes until August 2028, against four since 1970.
 const ORIGIN: i64 = 1_767_225_600;
-
-/// 9999-12-31T23:59:59Z: no window begins later.
-pub(super) const LAST_SECOND: u64 = 253_402_300_799;
-
-/// The columns of sums, in the order of [`super::facts::columns`].
-pub(super) const SUMS: [&str; 10] = [
-    "bytes_sent",
-    "bytes_received",
-    "packets_sent",
-    "packets_received",
-    "connections_opened",
-    "connections_closed",
-    "connections_failed",
-    "connections_unreplied",
-    "connections_uncounted",
-    "transit_bytes",
-];
 
 const TABLES: &str = "
 CREATE TABLE node (

@@ -68,8 +68,10 @@ impl Spelled {
 
     fn cell(&self, field: Field) -> Cell {
         match field {
-            Field::Endpoint(Side::Source, field) => endpoint_cell(&self.source, field),
-            Field::Endpoint(Side::Destination, field) => endpoint_cell(&self.destination, field),
+            Field::Endpoint(Side::Source, field) => endpoint_cell(&named(&self.source), field),
+            Field::Endpoint(Side::Destination, field) => {
+                endpoint_cell(&named(&self.destination), field)
+            }
             Field::DestinationPort => Cell::Port(self.destination_port),
             Field::Protocol => Cell::Protocol(self.protocol),
             Field::Service => {
@@ -84,8 +86,8 @@ impl Spelled {
 
     fn passes(&self, filter: &Filter) -> bool {
         filter.matches(&FlowView {
-            source: &self.source,
-            destination: &self.destination,
+            source: &named(&self.source),
+            destination: &named(&self.destination),
             protocol: self.protocol,
             destination_port: self.destination_port,
             service: self.service,
@@ -94,6 +96,11 @@ impl Spelled {
             node: &self.node,
         })
     }
+}
+
+/// As a store has it: an empty name is no name.
+fn named(endpoint: &Endpoint) -> Arc<Endpoint> {
+    Arc::new(endpoint.clone()).without_empty_names()
 }
 
 fn endpoint_cell(endpoint: &Endpoint, field: EndpointField) -> Cell {
@@ -192,6 +199,8 @@ pub(crate) fn batch<'a>(
         flows,
         gaps,
         counters: &[],
+        records: &[],
+        wall_offset: 0,
     }
 }
 

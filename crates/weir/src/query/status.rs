@@ -118,11 +118,13 @@ fn store_for_people(store: &StoreStatus, style: Style, out: &mut dyn Write) -> i
         ("of that, reusable", bytes(*reusable_bytes)),
         ("free on the disk", free),
         ("batches", batches.to_string()),
-        ("endpoints", endpoints.to_string()),
-        ("edges", edges.to_string()),
+        ("endpoints", endpoints.map_or_else(String::new, |count| count.to_string())),
+        ("edges", edges.map_or_else(String::new, |count| count.to_string())),
         ("engine", Shown(engine).to_string()),
     ] {
-        writeln!(out, "  {label:<20} {value}")?;
+        if !value.is_empty() {
+            writeln!(out, "  {label:<20} {value}")?;
+        }
     }
     writeln!(out, "  {}", style.bold("WINDOW  KEPT       ROWS  OLDEST                NEWEST"))?;
     for level in levels {

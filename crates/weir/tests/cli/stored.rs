@@ -45,6 +45,8 @@ pub(crate) fn fill(directory: &Path) {
             flows: &folded(flows),
             gaps,
             counters: &[("records", 4), ("lost_events", *lost_events)],
+            records: &[],
+            wall_offset: 0,
         }]);
         assert_eq!(outcome.expect("the disk has room"), [Outcome::Committed]);
     }

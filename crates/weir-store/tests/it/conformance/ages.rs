@@ -70,19 +70,19 @@ pub(super) fn pruning_goes_on_until_nothing_is_left(open: Open<'_>) {
     }
     assert_eq!(prune(&**store, NOON + HOUR), [0; 3]);
     assert_eq!(total(&**store), 12_000);
-    let first = store.prune(NOON + 2 * HOUR).unwrap();
-    assert!(first.more && first.rows[0] < 12_000, "{first:?}");
     prune(&**store, NOON + 2 * HOUR);
     let rows = |level: usize| store.health().unwrap().levels[level].rows;
     assert_eq!([rows(0), rows(1), rows(2)], [0, 12_000, 12_000]);
     assert_eq!(total(&**store), 12_000);
-    assert_eq!(store.health().unwrap().edges, 12_000);
+    assert!(store.health().unwrap().edges.is_none_or(|edges| edges == 12_000));
     // Going back in time brings nothing back and deletes nothing.
     assert_eq!(prune(&**store, NOON - DAY), [0; 3]);
 
     prune(&**store, NOON + 3 * DAY);
     let health = store.health().unwrap();
-    assert_eq!((health.endpoints, health.edges, total(&**store)), (0, 0, 0));
+    assert!(health.endpoints.is_none_or(|left| left == 0), "{health:?}");
+    assert!(health.edges.is_none_or(|left| left == 0), "{health:?}");
+    assert_eq!(total(&**store), 0);
     assert_eq!(store.committed().unwrap(), []);
     // What was forgotten can be learnt again, but not the old batches.
     assert_eq!(commit(&**store, "n1", 1, &folded(&flows[..10]), &[]), Outcome::TooOld);
@@ -130,5 +130,5 @@ pub(super) fn pruning_keeps_what_is_in_use(open: Open<'_>) {
     }
     // 3 frequent ones, 24 daily ones, the single ones of the last day, and the destination.
     let endpoints = store.health().unwrap().endpoints;
-    assert!((52..=54).contains(&endpoints), "{endpoints}");
+    assert!(endpoints.is_none_or(|left| (52..=54).contains(&left)), "{endpoints:?}");
 }

@@ -6,30 +6,30 @@ use weir_flow::Level;
 
 /// A level as a reader finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct HeldLevel {
-    pub(super) level: Level,
+pub(crate) struct HeldLevel {
+    pub(crate) level: Level,
     /// Seconds since 1970 before which it holds nothing.
-    pub(super) horizon: u64,
+    pub(crate) horizon: u64,
 }
 
 /// What to read, and what the answer covers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Whole windows of one level each, ascending, disjoint, none empty.
-    pub(super) segments: Vec<(Level, Range<u64>)>,
+    pub(crate) segments: Vec<(Level, Range<u64>)>,
     /// From the first segment's start to the last one's end.
-    pub(super) covers: Range<u64>,
+    pub(crate) covers: Range<u64>,
     /// The coarsest level read.
-    pub(super) level: Level,
+    pub(crate) level: Level,
     /// Length of the finest windows read, seconds.
-    pub(super) window_seconds: u64,
-    pub(super) bucket_seconds: Option<u64>,
+    pub(crate) window_seconds: u64,
+    pub(crate) bucket_seconds: Option<u64>,
 }
 
 /// Covers a range with windows: whole windows of the coarsest level that divides the bucket, finer
 /// ones at the ends as far as they are held, what remains rounded outward. `levels` are those that
 /// are kept, finest first.
-pub(super) fn plan(range: &Range<u64>, bucket: Option<u64>, levels: &[HeldLevel]) -> Option<Plan> {
+pub(crate) fn plan(range: &Range<u64>, bucket: Option<u64>, levels: &[HeldLevel]) -> Option<Plan> {
     let finest = levels.first()?;
     let bucket = bucket.map(|bucket| widen(bucket, range.start, levels));
     let usable: Vec<HeldLevel> = levels
