@@ -3,9 +3,10 @@
 #   make run     build weir and watch this machine's own connections
 #   make demo    weir on a small cluster made of network namespaces, with traffic (root)
 #   make test    everything that must hold: format, spelling, lints, tests, documentation
+#   make test-long  the tests that take long: 10,000 random queries to both stores
 #   make fmt     format the code
-#   make bench   measure (BENCH=conntrack, ledger, store, api, top, attribution, directory
-#                or ingest picks one group)
+#   make bench   measure (BENCH=conntrack, ledger, store, api, top, attribution, directory,
+#                ingest or clickhouse picks one group)
 #   make fuzz    a short run of each fuzz target (FUZZ_SECONDS=30)
 #   make pictures  take the pictures in docs/pictures again (root)
 #   make need    install the few programs that building and testing need
@@ -13,7 +14,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run demo build need test fmt fmt-check spelling lint unit doc bench fuzz pictures clean
+.PHONY: help run demo build need test test-long fmt fmt-check spelling lint unit doc bench fuzz pictures clean
 
 ARGS ?=
 BENCH ?=
@@ -36,6 +37,7 @@ help:
 
 need:
 	@scripts/need.sh
+	@scripts/clickhouse.sh >/dev/null
 
 build:
 	@scripts/need.sh build
@@ -64,6 +66,9 @@ demo:
 
 test: need fmt-check spelling lint unit doc
 	@echo "make test: passed"
+
+test-long: need
+	WEIR_TEST_QUERIES=10000 cargo test --release --locked -p weir-store --test it -- two_stores --nocapture
 
 fmt:
 	cargo fmt --all

@@ -6,8 +6,8 @@ set -euo pipefail
 # The crates whose bench target has the group's name.
 declare -A crates=([conntrack]=weir-conntrack [ledger]=weir-agent [store]=weir-store [api]=weir-server
   [top]=weir [attribution]=weir-flow [directory]="weir-flow weir-server"
-  [ingest]=weir-server)
-groups=(conntrack ledger store api top attribution directory ingest)
+  [ingest]=weir-server [clickhouse]=weir-store)
+groups=(conntrack ledger store api top attribution directory ingest clickhouse)
 
 if [ "$#" -gt 0 ]; then
   if [ -z "${crates[$1]:-}" ]; then
@@ -18,6 +18,10 @@ if [ "$#" -gt 0 ]; then
 fi
 for group in "${groups[@]}"; do
   echo "# $group"
+  if [ "$group" = clickhouse ]; then
+    WEIR_LAB_CLICKHOUSE_PYTHON="$(scripts/clickhouse.sh)"
+    export WEIR_LAB_CLICKHOUSE_PYTHON
+  fi
   for crate in ${crates[$group]}; do
     cargo bench --quiet --locked -p "$crate" --bench "$group"
   done

@@ -69,6 +69,12 @@ impl Ingest {
         self.epochs.entry(id.epoch).or_default().insert(id.sequence);
     }
 
+    /// Notes what others have committed.
+    pub fn learn(&mut self, epoch: Epoch, ranges: &Ranges) {
+        let known = self.epochs.entry(epoch).or_default();
+        *known = known.union(ranges);
+    }
+
     /// The committed numbers of an epoch.
     pub fn ranges(&self, epoch: Epoch) -> Option<&Ranges> {
         self.epochs.get(&epoch)

@@ -7,11 +7,17 @@
 pub(crate) mod churn;
 mod deeds;
 pub mod demo;
+mod engine;
+mod files;
+mod gate;
 pub mod ground;
+pub mod kubenetmon;
+mod live;
 mod objects;
 mod process;
 mod relay;
 mod report;
+mod servers;
 mod station;
 pub mod totals;
 pub mod views;
@@ -25,6 +31,8 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::Serialize;
 
 pub use churn::Outcome as ChurnOutcome;
+pub use engine::EngineOutcome;
+pub use live::{LiveLine, Peer};
 pub use report::table;
 pub use station::Programs;
 
@@ -38,6 +46,7 @@ use crate::verify::{Data, Options, Watch, check_stop, floors, settle};
 use crate::weir;
 use deeds::Deed;
 use ground::Ground;
+use kubenetmon::TableOutcome;
 use station::Station;
 use totals::TotalsLine;
 use views::{Difference, Views};
@@ -60,6 +69,12 @@ pub struct Outcome {
     pub churn: Option<ChurnOutcome>,
     /// What came of agents that must not be believed.
     pub imposters: Option<Imposters>,
+    /// What was done to ClickHouse and to those who write to it.
+    pub engine: Option<EngineOutcome>,
+    /// What each of several servers told of connections in the middle of the run.
+    pub live: Vec<LiveLine>,
+    /// kubenetmon's table against the truth.
+    pub kubenetmon: Option<TableOutcome>,
     /// What the generators did.
     pub traffic: TrafficReport,
     /// True when weir took part.
@@ -104,13 +119,15 @@ impl Outcome {
         // What weir declares to be missing is missing here too, and no more.
         let declared = i128::from(missing) <= by_address.max(0);
         let churn = self.churn.as_ref().is_none_or(ChurnOutcome::is_good);
+        let raced = self.engine.as_ref().is_none_or(EngineOutcome::is_good);
         // In churn the owners' own judge decides: a pair of its address is many pods.
         let totals =
             self.churn.is_some() || (declared && !self.totals.iter().any(TotalsLine::is_excess));
         // Without an absence nothing is missing, whatever is declared.
         let may_declare = self.agent_killed || self.churn.is_some();
         let by_address = self.comparison.is_exact() || (may_declare && self.comparison.is_good());
-        by_address && totals && churn && !self.transport_in_totals
+        let table = self.kubenetmon.as_ref().is_none_or(TableOutcome::is_good);
+        by_address && totals && churn && raced && table && !self.transport_in_totals
     }
 }
 
@@ -134,7 +151,7 @@ pub fn verify(
     if scenario.imposters.is_empty() {
         nodes.iter().try_for_each(|node| truth::reset(&lab, *node))?;
     }
-    let absences = run(&lab, scenario, options, &mut generators, station.as_mut(), stop)?;
+    let (absences, live) = run(&lab, scenario, options, &mut generators, station.as_mut(), stop)?;
     let traffic = generators.finish()?;
     settle(&lab, &nodes, stop)?;
     if let Some(station) = &mut station {
@@ -147,7 +164,8 @@ pub fn verify(
     }
     // Read after weir's last look: had traffic gone on, the truth would have more.
     let views = Views::read(&lab, scenario)?;
-    judge(scenario, &views, station.as_ref(), &absences, traffic)
+    let outcome = judge(scenario, &views, station.as_ref(), &absences, traffic)?;
+    Ok(Outcome { live, ..outcome })
 }
 
 /// Starts the server and the agents.
@@ -169,7 +187,8 @@ fn start(
 }
 
 /// Lets traffic flow and does the scenario's deeds, until the last source and deed have ended.
-/// Returns what vanished while agents were killed, by node.
+/// Returns what vanished while agents were killed, by node, and what several servers told in the
+/// middle.
 fn run(
     lab: &Lab,
     scenario: &Scenario,
@@ -177,7 +196,9 @@ fn run(
     generators: &mut Generators,
     mut station: Option<&mut Station>,
     stop: &AtomicBool,
-) -> Result<BTreeMap<usize, Absence>, LabError> {
+) -> Result<(BTreeMap<usize, Absence>, Vec<LiveLine>), LabError> {
+    let mut live = Vec::new();
+    let races = scenario.actions.iter().any(|a| matches!(a.kind, ActionKind::RaceServers(_)));
     let deeds = deeds::schedule(scenario, station.is_some());
     let mut watches = watches(scenario, options);
     let api = station.as_deref().map(|station| std::sync::Arc::clone(&station.api));
@@ -218,6 +239,11 @@ fn run(
             }
             if let Some(station) = station.as_deref_mut() {
                 station.must_run()?;
+                let is_time = live.is_empty() && begin.elapsed() > scenario.duration / 2;
+                // In a race the first server has nobody and hardly moves.
+                if is_time && station.servers.len() > 1 && !races {
+                    live = live::look(&station.servers, scenario)?;
+                }
             }
             thread::sleep(Duration::from_millis(50));
         }
@@ -226,7 +252,8 @@ fn run(
         }
         Ok(())
     })?;
-    Ok(watches.into_iter().map(|(node, watch)| (node, watch.into_absence())).collect())
+    let absences = watches.into_iter().map(|(node, watch)| (node, watch.into_absence()));
+    Ok((absences.collect(), live))
 }
 
 fn watch(
@@ -257,6 +284,7 @@ fn judge(
     let (mut once, transport) = views.once(&ground);
     floors::check(&once, &traffic)?;
     let difference = views.difference(&ground);
+    let has = |is: &dyn Fn(ActionKind) -> bool| scenario.actions.iter().any(|a| is(a.kind));
     let mut outcome = Outcome {
         scenario: scenario.name.clone(),
         comparison: truth_alone(&once),
@@ -265,12 +293,14 @@ fn judge(
         transport_in_totals: false,
         churn: None,
         imposters: None,
+        engine: station
+            .and_then(|station| station.engine.as_ref())
+            .map(|engine| engine.outcome(has(&|kind| matches!(kind, ActionKind::RaceServers(_))))),
+        live: Vec::new(),
+        kubenetmon: None,
         traffic,
         weir: station.is_some(),
-        agent_killed: scenario
-            .actions
-            .iter()
-            .any(|action| matches!(action.kind, ActionKind::KillAgent(..))),
+        agent_killed: has(&|kind| matches!(kind, ActionKind::KillAgent(..))),
     };
     let Some(station) = station else { return Ok(outcome) };
     if !scenario.imposters.is_empty() {
@@ -279,6 +309,7 @@ fn judge(
     }
     let absence = (!absences.is_empty()).then(|| counted(absences, &ground));
     let gaps = weir::parse_gaps(&station.ask(&["status", "--since", "2h"])?)?;
+    station.must_agree()?;
     let (mut rows, mut said) = (Vec::new(), BTreeMap::new());
     for filter in ["not class = transport", "class = transport"] {
         rows.extend(weir::parse_flows(&station.ask_top(weir::BY, filter)?)?);
@@ -292,6 +323,10 @@ fn judge(
     once.groups.extend(transport.groups);
     outcome.comparison = compare(&once, &rows, &gaps, absence.as_ref());
     outcome.totals = totals::compare(&views::by_pair(&once, &ground), Some(&said));
+    if let (true, Some(engine)) = (scenario.setup.kubenetmon, &station.engine) {
+        let table = kubenetmon::judge(scenario, views, engine.engine(), kubenetmon::TABLE)?;
+        outcome.kubenetmon = Some(table);
+    }
     if let Some(churn) = &scenario.churn {
         outcome.churn = Some(churn::judge(churn, &once, &station.ask_top(churn::BY, "")?)?);
     }

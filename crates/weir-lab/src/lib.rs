@@ -7,6 +7,7 @@
 //! that says whose their addresses are. A developer's tool: it is never shipped, needs root, and sends
 //! nothing beyond its own namespaces.
 
+pub mod clickhouse;
 pub mod cluster;
 mod command;
 pub mod compare;

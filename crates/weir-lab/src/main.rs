@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use weir_lab::net::{self, Lab};
-use weir_lab::scenario::{Action, ActionKind, Scenario};
+use weir_lab::scenario::{Action, ActionKind, Scenario, Store};
 use weir_lab::simulation::{Break, Deeds};
 use weir_lab::traffic::TrafficReport;
 use weir_lab::verify::{self, Options};
@@ -84,6 +84,15 @@ struct Verify {
     /// Do this to weir in the middle of the run.
     #[arg(long)]
     fault: Option<Fault>,
+    /// Where the servers of a cluster keep what they know [default: what the scenario says, else
+    /// sqlite]. ClickHouse is the engine that `scripts/clickhouse.sh` installs, or the server that
+    /// `WEIR_TEST_CLICKHOUSE_URL` names.
+    #[arg(long)]
+    store: Option<StoreName>,
+    /// How many servers, over which agents are spread; more than one need ClickHouse [default: what
+    /// the scenario says, else 1].
+    #[arg(long)]
+    servers: Option<usize>,
     /// The weir to test [default: the one beside this program, else the one on the path].
     #[arg(long, conflicts_with = "without_weir")]
     weir: Option<PathBuf>,
@@ -143,6 +152,12 @@ enum Broken {
 enum Fault {
     /// `kill -9` weir, and start it again after 1.5 seconds.
     KillAgent,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum StoreName {
+    Sqlite,
+    Clickhouse,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -220,9 +235,20 @@ fn read_plan<T: serde::de::DeserializeOwned>() -> Result<T> {
 }
 
 fn verify(arguments: Verify) -> Result<ExitCode> {
-    let Verify { scenario, duration, fault, weir, without_weir, interval, output, keep } =
-        arguments;
+    let Verify {
+        scenario,
+        duration,
+        fault,
+        store,
+        servers,
+        weir,
+        without_weir,
+        interval,
+        output,
+        keep,
+    } = arguments;
     let (mut scenario, ports) = Scenario::read(&scenario)?;
+    set_up(&mut scenario, store, servers)?;
     if let Some(duration) = duration {
         if duration < Duration::from_secs(1) {
             bail!("--duration must be at least 1s");
@@ -262,6 +288,29 @@ fn verify(arguments: Verify) -> Result<ExitCode> {
         writeln!(io::stderr(), "weir's data is in {}", data.display())?;
     }
     Ok(if good { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+/// What was typed wins over what the scenario says.
+fn set_up(scenario: &mut Scenario, store: Option<StoreName>, servers: Option<usize>) -> Result<()> {
+    let setup = &mut scenario.setup;
+    setup.store = match store {
+        Some(StoreName::Sqlite) => Store::Sqlite,
+        Some(StoreName::Clickhouse) => Store::Clickhouse,
+        None => setup.store,
+    };
+    setup.servers = servers.unwrap_or(setup.servers);
+    if let Some(problem) = scenario.setup.problem(scenario.is_cluster()) {
+        bail!("{problem}");
+    }
+    let needs_engine = scenario.actions.iter().any(|action| action.kind.needs_engine());
+    if needs_engine && scenario.setup.store != Store::Clickhouse {
+        bail!("the scenario does things to ClickHouse: leave --store out");
+    }
+    let races = |action: &Action| matches!(action.kind, ActionKind::RaceServers(_));
+    if scenario.actions.iter().any(races) && scenario.setup.servers < 2 {
+        bail!("the scenario lets two servers race: leave --servers out");
+    }
+    Ok(())
 }
 
 fn demo(arguments: &Demo) -> Result<()> {

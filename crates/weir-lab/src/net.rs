@@ -22,9 +22,10 @@ use crate::truth;
 
 pub(crate) use churn::Visitor;
 pub(crate) use enter::{enter, inside};
-pub use fabric::{SERVER, management_address};
+pub use fabric::{SERVERS, management_address};
 use run::RunId;
 pub use run::clean;
+pub(crate) use setup::whole;
 
 /// A box that exists. It goes when this is dropped.
 #[derive(Debug)]

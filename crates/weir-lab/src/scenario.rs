@@ -3,11 +3,13 @@
 //! [`Scenario::parse`] turns a file into a checked scenario: every name is resolved, every range is
 //! in order, and what is left unsaid has its default. The format is described in `docs/lab.md`.
 
+mod action;
 mod check;
 mod cluster;
 mod file;
 
-pub use cluster::{Churn, Imposter, Token, Transport, Workload};
+pub use action::{Action, ActionKind};
+pub use cluster::{Churn, Imposter, Range, Setup, Store, Token, Transport, Workload};
 pub use file::parse_time;
 
 use std::collections::BTreeMap;
@@ -50,6 +52,8 @@ pub struct Scenario {
     pub churn: Option<Churn>,
     /// Agents that must not be believed; where there are any, there are no others.
     pub imposters: Vec<Imposter>,
+    /// How weir itself is set up.
+    pub setup: Setup,
 }
 
 /// A node: a router with a bridge for its pods.
@@ -65,6 +69,8 @@ pub struct Node {
     pub zone: Option<String>,
     /// The region that is in.
     pub region: Option<String>,
+    /// What kind of machine it is (`m5.large`).
+    pub instance: Option<String>,
     /// Pods speak to the outside under the node's address.
     pub masquerade: bool,
     /// Pods speak to services under the node's address too.
@@ -165,6 +171,8 @@ pub struct Outside {
     pub name: String,
     /// Its addresses, at most one of a family.
     pub addresses: Vec<IpAddr>,
+    /// What the operator says its addresses belong to.
+    pub range: Option<Range>,
 }
 
 /// A place where sockets are: each has a network namespace of its own.
@@ -290,32 +298,6 @@ pub struct Span<T> {
     pub low: T,
     /// The most.
     pub high: T,
-}
-
-/// Something done to the box while traffic flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Action {
-    /// When, from the start of the traffic.
-    pub at: Duration,
-    /// What.
-    pub kind: ActionKind,
-}
-
-/// What can be done to the box.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActionKind {
-    /// Empty the conntrack table of a node (by index).
-    FlushConntrack(usize),
-    /// `kill -9` the weir of a node (by index) and start it again after this time.
-    KillAgent(usize, Duration),
-    /// Take the way between an agent (by its node's index) and the server away for this time.
-    CutAgent(usize, Duration),
-    /// Reset every connection between the agents and the server, and refuse new ones for this time.
-    CutConnections(Duration),
-    /// `kill -9` the server and start it again after this time.
-    KillServer(Duration),
-    /// End the server as an operator does and start it again after this time.
-    StopServer(Duration),
 }
 
 /// Ports that the sockets of a place are given.

@@ -130,7 +130,11 @@ fn run(
                     | ActionKind::CutAgent(..)
                     | ActionKind::CutConnections(_)
                     | ActionKind::KillServer(_)
-                    | ActionKind::StopServer(_),
+                    | ActionKind::StopServer(_)
+                    | ActionKind::CutEngine(_)
+                    | ActionKind::KillEngine(_)
+                    | ActionKind::KillServerUnanswered(_)
+                    | ActionKind::RaceServers(_),
                     ..,
                 ) => {}
             }

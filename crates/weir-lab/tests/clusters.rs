@@ -1,6 +1,8 @@
 //! Several nodes with real programs on them: the truth of all nodes fits together, and weir's
 //! server, agents and attribution agree with it to the byte.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -9,11 +11,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use weir_lab::LabError;
+use weir_lab::clickhouse::Engine;
 use weir_lab::cluster::totals::TotalsLine;
 use weir_lab::cluster::{Outcome, table, verify};
 use weir_lab::compare::{self, compare};
 use weir_lab::net::Lab;
-use weir_lab::scenario::Scenario;
+use weir_lab::scenario::{Action, ActionKind, Scenario};
 use weir_lab::traffic::Generators;
 use weir_lab::truth::{self, Group, Ports, Truth};
 use weir_lab::verify::{Options, temporary_data};
@@ -54,9 +57,19 @@ fn weir() -> PathBuf {
 }
 
 fn run(name: &str, duration: u64, weir: Option<PathBuf>) -> Result<Outcome, LabError> {
+    run_changed(name, duration, weir, |_| {})
+}
+
+fn run_changed(
+    name: &str,
+    duration: u64,
+    weir: Option<PathBuf>,
+    change: impl FnOnce(&mut Scenario),
+) -> Result<Outcome, LabError> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(name);
     let (mut scenario, ports) = Scenario::read(&path)?;
     scenario.stretch(Duration::from_secs(duration));
+    change(&mut scenario);
     let options = Options {
         program: program(),
         data: temporary_data(&format!("weirlab-{name}-{}", weir.is_some())),
@@ -90,6 +103,66 @@ fn a_cluster_is_counted_once_and_named_to_the_byte() {
     assert!(outcome.comparison.is_exact(), "{}", table(&outcome));
     assert!(outcome.totals.iter().all(TotalsLine::is_exact), "{}", table(&outcome));
     assert!(outcome.is_good());
+}
+
+/// A run on ClickHouse, without the connections that live for long, and with this done to it;
+/// nothing where it is skipped.
+fn run_on_clickhouse(name: &str, action: Option<(u64, ActionKind)>) -> Option<Outcome> {
+    // Started once to see whether there is one: without it, the test is skipped, or fails in CI.
+    if !root() || Engine::own_for_test(name).unwrap().is_none() {
+        return None;
+    }
+    let outcome = run_changed(name, 20, Some(weir()), |scenario| {
+        scenario.traffic.retain(|traffic| traffic.life.high < Duration::from_secs(10));
+        let action = action.map(|(at, kind)| Action { at: Duration::from_secs(at), kind });
+        scenario.actions = action.into_iter().collect();
+    });
+    Some(outcome.unwrap())
+}
+
+fn assert_exact(outcome: &Outcome) {
+    assert!(outcome.comparison.is_exact(), "{}", table(outcome));
+    assert!(outcome.totals.iter().all(TotalsLine::is_exact), "{}", table(outcome));
+    assert!(outcome.is_good(), "{}", table(outcome));
+}
+
+#[test]
+fn batches_wait_while_clickhouse_is_away() {
+    let away = ActionKind::CutEngine(Duration::from_secs(8));
+    let Some(outcome) = run_on_clickhouse("clickhouse-away.toml", Some((5, away))) else { return };
+    assert_exact(&outcome);
+}
+
+#[test]
+fn a_clickhouse_killed_in_an_insert_keeps_what_it_has_acknowledged() {
+    let kill = ActionKind::KillEngine(Duration::from_secs(2));
+    let Some(outcome) = run_on_clickhouse("clickhouse-kill.toml", Some((6, kill))) else { return };
+    assert_exact(&outcome);
+    assert_eq!(outcome.engine.map(|engine| engine.kills), Some(1));
+}
+
+#[test]
+fn a_server_killed_between_insert_and_answer_inserts_nothing_twice() {
+    let kill = ActionKind::KillServerUnanswered(Duration::from_secs(1));
+    let Some(outcome) = run_on_clickhouse("clickhouse-unanswered.toml", Some((6, kill))) else {
+        return;
+    };
+    assert_exact(&outcome);
+}
+
+#[test]
+fn one_batch_to_two_servers_at_once_counts_once() {
+    let race = ActionKind::RaceServers(Duration::from_secs(8));
+    let Some(outcome) = run_on_clickhouse("clickhouse-race.toml", Some((6, race))) else { return };
+    assert_exact(&outcome);
+    assert!(outcome.engine.is_some_and(|engine| engine.raced_batches > 0));
+}
+
+#[test]
+fn kubenetmon_s_table_holds_what_its_rules_make_of_the_truth() {
+    let Some(outcome) = run_on_clickhouse("kubenetmon.toml", None) else { return };
+    assert_exact(&outcome);
+    assert!(outcome.kubenetmon.is_some_and(|table| table.is_good()));
 }
 
 #[test]

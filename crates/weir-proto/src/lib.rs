@@ -8,6 +8,7 @@
 pub mod limits;
 mod message;
 mod pack;
+pub mod peers;
 mod version;
 
 pub use message::{Fact, Greeting, Malformed, Measured, id_from_bytes, shortened};
@@ -26,4 +27,16 @@ pub use version::{SPOKEN, UnknownVersion, negotiate};
 )]
 pub mod pb {
     include!("generated/weir.v1.rs");
+}
+
+/// What is generated from `proto/kubenetmon/flow.proto`: what kubenetmon's agents say.
+#[expect(
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    clippy::pedantic,
+    unused_qualifications,
+    reason = "generated: see tests/generated.rs"
+)]
+pub mod kubenetmon {
+    include!("generated/grpc.rs");
 }

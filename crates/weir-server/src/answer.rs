@@ -5,6 +5,7 @@
 //! live connections; whoever is elsewhere asks over HTTP and gets the same types back.
 
 mod connections;
+mod peers;
 mod report;
 mod status;
 
@@ -14,9 +15,11 @@ use weir_flow::{Field, Filter};
 use weir_store::Measure;
 
 pub use connections::{ConnectionRow, ConnectionSort, Connections, End, RateRow, Rates};
+pub use peers::{PeerState, PeerStatus};
 pub use report::{Cell, Column, Report, Unit};
 pub use status::{
-    Cause, Gap, NodeCounter, NodeStatus, OtherView, State, Status, StoreLevel, StoreStatus,
+    Cause, Gap, KubenetmonStatus, NodeCounter, NodeStatus, OtherView, State, Status, StoreLevel,
+    StoreStatus, StoreTrouble,
 };
 
 /// Somebody who can be asked.
@@ -144,6 +147,9 @@ pub enum AnswerError {
     /// It took too long, or too many asked at once: worth another try, or a smaller question.
     #[error("{0}")]
     Busy(String),
+    /// The store cannot be asked just now: worth another try.
+    #[error("{0}")]
+    Away(String),
     /// The store failed.
     #[error("ask the store")]
     Store(#[from] weir_store::StoreError),

@@ -128,6 +128,7 @@ pub fn router(answers: Arc<dyn Answers>, options: Options) -> Router {
         .route(parameters::TOP.path, get(handlers::top))
         .route(parameters::SERIES.path, get(handlers::series))
         .route(parameters::FLOWS.path, get(handlers::flows))
+        .route(parameters::EXPORT.path, get(handlers::export))
         .route(parameters::VALUES.path, get(handlers::values))
         .route(parameters::CONNECTIONS.path, get(handlers::connections))
         .route(parameters::RATES.path, get(handlers::rates))

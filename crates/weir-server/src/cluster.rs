@@ -13,6 +13,7 @@ mod follow;
 mod lenient;
 mod memory;
 mod names;
+mod news;
 mod objects;
 mod pods;
 mod review;

@@ -1,6 +1,7 @@
 //! Accepting a batch once, however often it is sent: decide, attribute, fold, commit, answer.
 
 mod patience;
+mod refresh;
 mod views;
 
 use std::collections::{HashMap, VecDeque};
@@ -20,6 +21,7 @@ use weir_store::{CommitBatch, FlowStore, Outcome, StoreError};
 
 use self::patience::Patience;
 use self::views::BatchViews;
+use crate::attended::is_away;
 use crate::live::{Live, TakingBatch};
 
 pub use self::views::{Pair, Views};
@@ -112,6 +114,10 @@ pub struct Ingest<D> {
     patience: Patience,
     views: Views,
     counts: IngestCounts,
+    /// When what others have committed of an epoch was read.
+    refreshed: HashMap<Epoch, WallTime>,
+    /// Why the store took nothing of what it was last given.
+    failure: Option<String>,
 }
 
 /// A batch that is ready to be committed.
@@ -164,6 +170,8 @@ impl<D: Directories> Ingest<D> {
             patience: Patience::default(),
             views: Views::default(),
             counts: IngestCounts::default(),
+            refreshed: HashMap::new(),
+            failure: None,
         })
     }
 
@@ -187,6 +195,11 @@ impl<D: Directories> Ingest<D> {
     /// The numbers of an epoch that are committed.
     pub fn committed(&self, epoch: Epoch) -> Option<&Ranges> {
         self.decisions.ranges(epoch)
+    }
+
+    /// Why the store took nothing of what it was last given; `None` where it took it.
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// Takes a frame and answers. `now` is used to recognise the future, and for how long a batch
@@ -219,6 +232,48 @@ impl<D: Directories> Ingest<D> {
 
     /// Commits batches in one transaction; one answer for each, in order.
     pub fn commit(&mut self, prepared: Vec<Prepared>) -> Vec<Answer> {
+        let answers = match self.try_commit(&prepared) {
+            Ok(outcomes) => {
+                let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat(None));
+                prepared.into_iter().zip(outcomes).map(|(b, o)| self.settle(b, o)).collect()
+            }
+            // One of them may be what the store cannot take; it should not hold up the others.
+            Err(error) if prepared.len() > 1 && !is_away(&error) => self.commit_each(prepared),
+            Err(error) => prepared.iter().map(|_| retry(chain(&error))).collect(),
+        };
+        for answer in &answers {
+            self.count(answer);
+        }
+        answers
+    }
+
+    fn commit_each(&mut self, prepared: Vec<Prepared>) -> Vec<Answer> {
+        let mut answers = Vec::with_capacity(prepared.len());
+        let (mut failure, mut is_any_taken, mut is_gone) = (None, false, false);
+        for batch in prepared {
+            if let Some(reason) = failure.as_ref().filter(|_| is_gone) {
+                answers.push(retry(String::clone(reason)));
+                continue;
+            }
+            answers.push(match self.try_commit(std::slice::from_ref(&batch)) {
+                Ok(outcomes) => {
+                    is_any_taken = true;
+                    self.settle(batch, outcomes.into_iter().next())
+                }
+                Err(error) => {
+                    // Nobody waits for it as often as there are batches.
+                    is_gone = is_away(&error);
+                    let reason = chain(&error);
+                    failure = Some(reason.clone());
+                    retry(reason)
+                }
+            });
+        }
+        self.failure = failure.filter(|_| is_gone || !is_any_taken);
+        answers
+    }
+
+    fn try_commit(&mut self, prepared: &[Prepared]) -> Result<Vec<Outcome>, StoreError> {
         let counters: Vec<Vec<(&str, i64)>> = prepared.iter().map(Prepared::counters).collect();
         let batches: Vec<CommitBatch<'_>> = prepared
             .iter()
@@ -236,20 +291,8 @@ impl<D: Directories> Ingest<D> {
             })
             .collect();
         let outcomes = self.store.commit(&batches);
-        let answers: Vec<Answer> = match outcomes {
-            Ok(outcomes) => {
-                let outcomes = outcomes.into_iter().map(Some).chain(std::iter::repeat(None));
-                prepared.into_iter().zip(outcomes).map(|(b, o)| self.settle(b, o)).collect()
-            }
-            Err(error) => {
-                let reason = chain(&error);
-                prepared.iter().map(|_| retry(reason.clone())).collect()
-            }
-        };
-        for answer in &answers {
-            self.count(answer);
-        }
-        answers
+        self.failure = outcomes.as_ref().err().map(|error| chain(error));
+        outcomes
     }
 
     fn count(&mut self, answer: &Answer) {
@@ -273,7 +316,13 @@ impl<D: Directories> Ingest<D> {
             return Err(refused(format!("epoch {} belongs to another node", id.epoch)));
         }
         let node = known.unwrap_or(&speaker.node).clone();
-        match self.decisions.decide(id, digest, self.digest(id)) {
+        let mut decision = self.decisions.decide(id, digest, self.digest(id));
+        if decision == Decision::TooManyHoles {
+            // Another server may have filled them.
+            self.refresh(id.epoch, now);
+            decision = self.decisions.decide(id, digest, self.digest(id));
+        }
+        match decision {
             Decision::New => self.fold(node, speaker, &batch, now),
             Decision::Known => {
                 self.counts.known += 1;
@@ -557,7 +606,7 @@ fn retry(reason: String) -> Answer {
 }
 
 /// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

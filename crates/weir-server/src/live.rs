@@ -7,6 +7,7 @@
 //! moved nothing.
 
 mod group;
+mod hold;
 mod node;
 mod numbers;
 mod page;
@@ -14,10 +15,12 @@ mod table;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use hashbrown::HashSet;
 use weir_flow::attribution::Attributed;
 use weir_flow::frame::Header;
-use weir_flow::{FlowRecord, WallTime};
+use weir_flow::{FlowRecord, RecordFlags, WallTime};
 
+pub(crate) use self::hold::Hold;
 use self::table::Table;
 use crate::answer::{Connections, ConnectionsQuestion, Rates, RatesQuestion};
 
@@ -44,7 +47,8 @@ impl Live {
     }
 
     /// Takes a batch of `node`, whose clock is `wall_offset` from wall time. `None` where there is
-    /// nothing to learn from it: it was taken already, or is older than what is known.
+    /// nothing to learn from it: it was taken already. One that is older than what is known only
+    /// tells what has ended.
     pub fn take<'a>(
         &'a self,
         node: &str,
@@ -52,18 +56,50 @@ impl Live {
         wall_offset: i64,
     ) -> Option<TakingBatch<'a>> {
         let mut table = self.write();
-        let node = table.begin(node, header, wall_offset)?;
-        Some(TakingBatch { table, epoch: header.id.epoch.0, node, wall_offset })
+        let (node, is_late) = table.begin(node, header, wall_offset)?;
+        Some(TakingBatch { table, epoch: header.id.epoch.0, node, wall_offset, is_late })
     }
 
     /// Connections as they are at `now`.
     pub fn connections(&self, question: &ConnectionsQuestion, now: WallTime) -> Connections {
-        page::page(&self.read(), question, now)
+        page::page(&self.read(), &Hidden::default(), question, now)
     }
 
     /// What moves at `now`.
     pub fn rates(&self, question: &RatesQuestion, now: WallTime) -> Rates {
-        group::rates(&self.read(), question, now)
+        group::rates(&self.read(), &Hidden::default(), question, now)
+    }
+
+    /// The same without these nodes, and what is held of every node.
+    pub(crate) fn connections_without(
+        &self,
+        hidden: &Hidden,
+        question: &ConnectionsQuestion,
+        now: WallTime,
+    ) -> (Connections, Vec<Hold>) {
+        let table = self.read();
+        (page::page(&table, hidden, question, now), table.holds())
+    }
+
+    /// The same without these nodes, and what is held of every node.
+    pub(crate) fn rates_without(
+        &self,
+        hidden: &Hidden,
+        question: &RatesQuestion,
+        now: WallTime,
+    ) -> (Rates, Vec<Hold>) {
+        let table = self.read();
+        (group::rates(&table, hidden, question, now), table.holds())
+    }
+
+    /// What is held of every node.
+    pub(crate) fn holds(&self) -> Vec<Hold> {
+        self.read().holds()
+    }
+
+    /// Forgets a node where another server has newer batches of it than this one.
+    pub(crate) fn let_go(&self, than: &Hold) {
+        self.write().let_go(than);
     }
 
     // A table whose writer panicked is at worst one batch short, which the next ones repair.
@@ -76,6 +112,9 @@ impl Live {
     }
 }
 
+/// Names of nodes that are not shown.
+pub(crate) type Hidden = HashSet<String>;
+
 /// A batch being taken; nobody reads meanwhile.
 #[derive(Debug)]
 pub struct TakingBatch<'a> {
@@ -83,6 +122,8 @@ pub struct TakingBatch<'a> {
     epoch: u128,
     node: usize,
     wall_offset: i64,
+    /// It is older than what is known: only what ended in it counts.
+    is_late: bool,
 }
 
 impl TakingBatch<'_> {
@@ -93,6 +134,12 @@ impl TakingBatch<'_> {
             return;
         }
         let key = (self.epoch, record.connection);
+        if self.is_late {
+            if record.flags.has(RecordFlags::CLOSED) {
+                self.table.forget(key);
+            }
+            return;
+        }
         self.table.record(key, self.node, self.wall_offset, record, ends);
     }
 
@@ -103,12 +150,16 @@ impl TakingBatch<'_> {
 
     /// Batches of the node are missing: some of its connections may have ended in them.
     pub fn missing(&mut self) {
-        self.table.clear(self.node);
+        if !self.is_late {
+            self.table.clear(self.node);
+        }
     }
 
     /// This was the last batch of its tick: from now on the tick is shown.
     pub fn finish_tick(&mut self) {
-        self.table.finish(self.node);
+        if !self.is_late {
+            self.table.finish(self.node);
+        }
     }
 }
 

@@ -17,9 +17,13 @@ use weir_store::{FlowQuery, FlowStore, Measure, Order, StoreError};
 use crate::Live;
 use crate::answer::{
     AnswerError, Answers, Connections, ConnectionsQuestion, FlowsPage, FlowsQuestion, Rates,
-    RatesQuestion, Report, SeriesQuestion, Status, TopQuestion,
+    RatesQuestion, Report, SeriesQuestion, Status, StoreTrouble, TopQuestion,
 };
+use crate::attended::{StoreState, Trouble, is_away};
+use crate::ingest::chain;
+use crate::kubenetmon::Counts;
 use crate::moment;
+use crate::peers::Peers;
 
 pub use board::Board;
 pub use store_status::store_status;
@@ -34,6 +38,8 @@ pub struct Query {
     board: Arc<Board>,
     clock: Clock,
     changes: Arc<AtomicU64>,
+    state: Option<Arc<StoreState>>,
+    peers: Option<Arc<Peers>>,
 }
 
 impl Query {
@@ -44,7 +50,21 @@ impl Query {
         board: Arc<Board>,
         clock: Clock,
     ) -> Self {
-        Self { store, live, board, clock, changes: Arc::default() }
+        Self { store, live, board, clock, changes: Arc::default(), state: None, peers: None }
+    }
+
+    /// Says how the store does, too.
+    #[must_use]
+    pub fn with_store_state(mut self, state: Arc<StoreState>) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// Asks other servers, too, for what they hold in memory.
+    #[must_use]
+    pub fn with_peers(mut self, peers: Arc<Peers>) -> Self {
+        self.peers = Some(peers);
+        self
     }
 
     /// To be called after each commit: answers given before are not repeated any more.
@@ -57,7 +77,15 @@ impl Query {
         Arc::clone(&self.changes)
     }
 
+    /// Refuses without asking where the store was away a moment ago: everybody who waits for it
+    /// holds up somebody who could be answered.
+    fn is_there(&self) -> Result<(), AnswerError> {
+        let away = self.state.as_ref().and_then(|state| state.is_away());
+        away.map_or(Ok(()), |trouble| Err(AnswerError::Away(trouble.error)))
+    }
+
     fn ask(&self, query: &FlowQuery) -> Result<Report, AnswerError> {
+        self.is_there()?;
         let table = self.store.query(query).map_err(from_store)?;
         Ok(Report::from_table(&table))
     }
@@ -72,15 +100,30 @@ impl fmt::Debug for Query {
 impl Answers for Query {
     fn status(&self, range: Range<u64>) -> Result<Status, AnswerError> {
         let now = (self.clock)();
-        let (store, gaps, counters) =
-            store_status(&*self.store, range.clone()).map_err(from_store)?;
+        let (nodes, peers) = match &self.peers {
+            Some(peers) => peers.nodes()?,
+            None => (self.board.nodes(now.seconds()), Vec::new()),
+        };
+        let there = self.is_there();
+        let asked =
+            there.and_then(|()| store_status(&*self.store, range.clone()).map_err(from_store));
+        let trouble = self.state.as_ref().and_then(|state| state.trouble());
+        let (store, gaps, counters) = match (asked, &trouble) {
+            (Ok((store, gaps, counters)), _) => (Some(store), gaps, counters),
+            // What is known without the store is worth an answer.
+            (Err(_), Some(_)) => (None, Vec::new(), Vec::new()),
+            (Err(error), None) => return Err(error),
+        };
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             data_dir: self.board.data_dir().map(str::to_owned),
             since: moment::rfc3339(range.start),
             until: moment::rfc3339(range.end),
-            nodes: self.board.nodes(now.seconds()),
-            store: Some(store),
+            nodes,
+            peers,
+            kubenetmon: self.board.kubenetmon().map(Counts::status),
+            store,
+            store_error: trouble.map(told),
             gaps,
             counters,
         })
@@ -113,6 +156,7 @@ impl Answers for Query {
     }
 
     fn flows(&self, question: &FlowsQuestion) -> Result<FlowsPage, AnswerError> {
+        self.is_there()?;
         let Some(sort) = question.sort else {
             return pages::page(&*self.store, question);
         };
@@ -135,17 +179,24 @@ impl Answers for Query {
         prefix: &str,
         limit: usize,
     ) -> Result<Vec<String>, AnswerError> {
+        self.is_there()?;
         self.store.values(dimension, prefix, limit).map_err(from_store)
     }
 
     fn connections(&self, question: &ConnectionsQuestion) -> Result<Connections, AnswerError> {
-        Ok(self.live.connections(question, (self.clock)()))
+        match &self.peers {
+            Some(peers) => peers.connections(question),
+            None => Ok(self.live.connections(question, (self.clock)())),
+        }
     }
 
     fn rates(&self, question: &RatesQuestion) -> Result<Rates, AnswerError> {
         let filter = counted_once(&question.filter, &question.by);
         let question = RatesQuestion { filter, ..question.clone() };
-        Ok(self.live.rates(&question, (self.clock)()))
+        match &self.peers {
+            Some(peers) => peers.rates(&question),
+            None => Ok(self.live.rates(&question, (self.clock)())),
+        }
     }
 }
 
@@ -174,6 +225,12 @@ fn tells_classes_apart(filter: &Filter) -> bool {
     }
 }
 
+fn told(trouble: Trouble) -> StoreTrouble {
+    let Trouble { since, reason, error, failures, .. } = trouble;
+    let (since, reason) = (moment::rfc3339(since.seconds()), reason.to_owned());
+    StoreTrouble { since, reason, error, failures }
+}
+
 /// Tells whose fault it was: the question's, the moment's or the store's.
 fn from_store(error: StoreError) -> AnswerError {
     match error {
@@ -181,6 +238,7 @@ fn from_store(error: StoreError) -> AnswerError {
             AnswerError::Question(error.to_string())
         }
         StoreError::TimedOut { .. } => AnswerError::Busy(error.to_string()),
+        away if is_away(&away) => AnswerError::Away(chain(&away)),
         other => AnswerError::Store(other),
     }
 }

@@ -11,6 +11,8 @@ mod door;
 mod fence;
 mod identify;
 mod listener;
+mod outage;
+mod peers;
 mod queue;
 mod seldom;
 mod session;
@@ -31,28 +33,34 @@ use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 use weir_flow::frame::FRAME_BYTES_MAX;
 use weir_flow::{Epoch, Name, WallTime};
-use weir_proto::limits::MESSAGE_BYTES_MAX;
-use weir_proto::pb::ingest_server::IngestServer;
 use weir_proto::{Fact, Measured};
 use weir_store::{FlowStore, StoreError};
 
 use self::door::{Door, Shared};
 use self::fence::Fence;
 use self::listener::{Connection, Listener};
+use self::peers::Doors;
 use self::tls::{Refreshed, Tls};
 use crate::answer::{NodeStatus, OtherView};
 use crate::ingest::Views;
 use crate::moment::rfc3339;
+use crate::peers::Local;
 use crate::query::{Board, Clock};
 
 pub use counts::{Counts, Malformation, TurnedAway};
 pub use door::Credentials;
-pub use identify::{CERTIFICATE_SUFFIX, Denial, Denied, Identify, Identifying, Identity};
+pub use identify::{
+    CERTIFICATE_SUFFIX, Denial, Denied, Identify, Identifying, IdentifyingServer, Identity,
+    SERVER_CERTIFICATE_SUFFIX,
+};
 pub use queue::{Committed, Queue, QueueLimits, QueueThread, Report};
 pub use tls::{TlsError, TlsFiles};
+pub(crate) use tls::{certificates as certificates_of, read as read_file};
 
 /// Connections that wait to be served.
 const WAITING_CONNECTIONS: usize = 16;
+/// How soon a second agent of a node that another server knows is noticed, where there may be others.
+const BIRTHS_EVERY: Duration = Duration::from_secs(10);
 /// A node's status names this many other nodes at most, those with the largest difference.
 const VIEWS_MAX: usize = 32;
 
@@ -162,6 +170,8 @@ pub struct Options {
     pub board: Arc<Board>,
     /// Tells what time it is.
     pub clock: Clock,
+    /// Answers other servers; `None`: they are turned away.
+    pub peers: Option<Arc<Local>>,
     /// Bounds of everything.
     pub limits: WireLimits,
     /// How often certificates are looked at.
@@ -217,7 +227,7 @@ pub fn start(options: Options) -> Result<Running, WireError> {
     let (address, listener) = listen().map_err(|source| WireError::Listen { address, source })?;
     let runtime = Builder::new_multi_thread()
         .worker_threads(2)
-        .max_blocking_threads(1)
+        .max_blocking_threads(2)
         .thread_name("weir-wire")
         .enable_all()
         .build()
@@ -249,8 +259,13 @@ pub fn start(options: Options) -> Result<Running, WireError> {
         store: options.store,
         streams: Mutex::new(HashMap::new()),
         denials: seldom::Seldom::default(),
+        peers: options.peers,
     };
-    let server = runtime.spawn(serve(Door(Arc::new(shared)), incoming, stopped));
+    let shared = Arc::new(shared);
+    if shared.store.is_shared() {
+        runtime.spawn(learn_births(Arc::clone(&shared)));
+    }
+    let server = runtime.spawn(serve(Door(shared), incoming, stopped));
     let patience = limits.goodbye_time + Duration::from_secs(5);
     Ok(Running { address, counts, stop, runtime: Some(runtime), server: Some(server), patience })
 }
@@ -289,9 +304,7 @@ async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let limits = door.0.limits;
-    let service = IngestServer::new(door)
-        .max_decoding_message_size(MESSAGE_BYTES_MAX)
-        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let service = Doors::new(door);
     let stopped = async move { stopped(&mut stop).await };
     let served = Server::builder()
         .http2_keepalive_interval(Some(Duration::from_secs(10)))
@@ -315,6 +328,24 @@ async fn serve(
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     // An error means that nobody can say it any more, which is a reason to stop.
     drop(stop.wait_for(|stopping| *stopping).await);
+}
+
+/// Reads again and again which epochs other servers were told of, until the runtime ends.
+#[expect(clippy::infinite_loop, reason = "a task that its runtime ends")]
+async fn learn_births(shared: Arc<Shared>) {
+    let mut ticks = interval(BIRTHS_EVERY);
+    loop {
+        ticks.tick().await;
+        let store = Arc::clone(&shared.store);
+        match tokio::task::spawn_blocking(move || fence::births(&*store)).await {
+            Ok(Ok(births)) => shared.learns(births),
+            Ok(Err(error)) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot read which agents other servers know"
+            ),
+            Err(error) => tracing::error!(%error, "reading which agents there are broke"),
+        }
+    }
 }
 
 /// Looks at the certificates' files again and again, until the runtime ends.

@@ -153,4 +153,3 @@ fn check_names(batch: &CommitBatch<'_>) -> Result<(), InvalidBatch> {
         .iter()
         .try_for_each(|name| short("a service's name", name, NAME_BYTES))
 }
-

@@ -140,6 +140,116 @@ pub enum StoreError {
         /// Why.
         reason: &'static str,
     },
+    /// How ClickHouse is to be reached makes no sense, or does not fit this machine.
+    #[error("cannot use ClickHouse at {url}: {detail}")]
+    ClickHouseSetup {
+        /// Where it should be.
+        url: String,
+        /// What is wrong, and what to do.
+        detail: String,
+    },
+    /// ClickHouse does not answer, or the connection broke before it did.
+    #[error(
+        "cannot {operation}: ClickHouse at {url} is out of reach ({detail}); check that it runs, the address, and what lies between (TLS, firewall). Batches wait in the agents meanwhile"
+    )]
+    ClickHouseUnreachable {
+        /// What was tried.
+        operation: &'static str,
+        /// Where it should be.
+        url: String,
+        /// What happened.
+        detail: String,
+    },
+    /// ClickHouse took longer than it may.
+    #[error(
+        "cannot {operation}: ClickHouse at {url} did not answer within {seconds} s; whether it will finish is unknown, so that it is tried again and counted once"
+    )]
+    ClickHouseSlow {
+        /// What was tried.
+        operation: &'static str,
+        /// Where it is.
+        url: String,
+        /// The limit.
+        seconds: u64,
+    },
+    /// ClickHouse refused.
+    #[error("cannot {operation}: ClickHouse at {url} refused ({detail}): {advice}")]
+    ClickHouseRefused {
+        /// What was tried.
+        operation: &'static str,
+        /// Where it is.
+        url: String,
+        /// Its code for the reason; 0 where it gave none.
+        code: u32,
+        /// What it said, shortened.
+        detail: String,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// What ClickHouse answered cannot be read.
+    #[error(
+        "cannot {operation}: the answer of ClickHouse at {url} is not what was asked for ({detail}); check that this is ClickHouse's HTTP port"
+    )]
+    ClickHouseAnswer {
+        /// What was tried.
+        operation: &'static str,
+        /// Where it is.
+        url: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// The tables were made by a later weir that nobody older may write to.
+    #[error(
+        "the ClickHouse database {database} has schema version {found}, this weir knows up to {known}: use the newer weir"
+    )]
+    ClickHouseNewer {
+        /// The database.
+        database: String,
+        /// Its version.
+        found: u32,
+        /// The last version known here.
+        known: u32,
+    },
+    /// The tables are missing or were made by an earlier weir, and may not be touched now.
+    #[error(
+        "the ClickHouse database {database} has schema version {found}, this weir needs {known}: run `weir server migrate` with a user who may make tables"
+    )]
+    ClickHouseOlder {
+        /// The database.
+        database: String,
+        /// Its version; 0 where there is none.
+        found: u32,
+        /// The version needed here.
+        known: u32,
+    },
+    /// The database holds tables of the same names that are not weir's.
+    #[error(
+        "the ClickHouse database {database} has a table {table} that is not weir's: give weir a database of its own"
+    )]
+    ClickHouseForeign {
+        /// The database.
+        database: String,
+        /// The table.
+        table: String,
+    },
+    /// A table is not as it has to be.
+    #[error("the ClickHouse table {table} cannot be used: {detail}")]
+    ClickHouseTable {
+        /// The table, with its database.
+        table: String,
+        /// What is wrong with it, and what to do.
+        detail: String,
+    },
+    /// Another server brings the tables up to date right now.
+    #[error(
+        "the tables in the ClickHouse database {database} are being brought up to date by {owner}: wait for it, then start again"
+    )]
+    ClickHouseMigrating {
+        /// The database.
+        database: String,
+        /// Who does it.
+        owner: String,
+    },
     /// Whatever else the database says.
     #[error("cannot {operation} in {}", path.display())]
     Database {

@@ -27,9 +27,11 @@ use std::ops::Range;
 use weir_flow::attribution::Attributed;
 use weir_flow::batch::Gap;
 use weir_flow::ingest::Ranges;
-use weir_flow::{BatchId, Digest, Epoch, Field, FlowRecord, Folded, Level};
+use weir_flow::{BatchId, Digest, Epoch, Field, FlowRecord, Folded, Level, kubenetmon};
 
-pub use clickhouse::{ClickHouseOptions, ClickHouseStore, KubenetmonTable, Password};
+pub use clickhouse::{
+    ClickHouseOptions, ClickHouseStore, Grants, KubenetmonTable, Migrated, Password, RebuiltHour,
+};
 pub use error::{InvalidBatch, StoreError};
 pub use options::{Limits, Options, Retention};
 pub use query::{Cell, Column, FlowQuery, Measure, Order, Table};
@@ -65,6 +67,11 @@ pub trait FlowStore: Send + Sync {
         false
     }
 
+    /// The table of kubenetmon's that is written besides, for rows that come another way.
+    fn kubenetmon(&self) -> Option<&dyn KubenetmonSink> {
+        None
+    }
+
     /// Answers a query.
     fn query(&self, query: &FlowQuery) -> Result<Table>;
 
@@ -91,6 +98,18 @@ pub trait FlowStore: Send + Sync {
 
     /// How the store is.
     fn health(&self) -> Result<Health>;
+}
+
+/// A table of kubenetmon's, which takes rows that are no part of weir's own.
+pub trait KubenetmonSink: Send + Sync {
+    /// Inserts rows, durably before it returns. The same rows with the same `token` are taken once,
+    /// however often they are offered within the table's deduplication window.
+    fn insert_kubenetmon(&self, rows: &[kubenetmon::Row], token: Option<&str>) -> Result<()>;
+
+    /// What became of the records of the batches committed so far.
+    fn kubenetmon_counts(&self) -> kubenetmon::Counts {
+        kubenetmon::Counts::default()
+    }
 }
 
 /// One batch on its way into the store.

@@ -1,9 +1,12 @@
 //! What can be typed. Parsing does nothing: it only turns text into values or refuses it.
 
+mod kubenetmon;
 mod layered;
+mod peers;
 mod query;
 mod ranges;
 mod server;
+mod store;
 mod top;
 mod up;
 pub(crate) mod value;
@@ -13,12 +16,15 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+pub(crate) use kubenetmon::{ForeignTable, KubenetmonArgs};
 pub(crate) use layered::{Layered, Origin};
+pub(crate) use peers::{PeersArgs, check as check_peers};
 pub(crate) use query::{
     FlowsArgs, GlobalDataDir, QueryArgs, Question, SeriesArgs, StatusArgs, TopQueryArgs, ValuesArgs,
 };
 pub(crate) use ranges::{RangesAction, RangesArgs, RangesBuildArgs, RangesLookupArgs, RangesPlace};
-pub(crate) use server::ServerArgs;
+pub(crate) use server::{RebuildArgs, ServerAction, ServerArgs, ServerCommand, StoreOnlyArgs};
+pub(crate) use store::{StoreArgs, StoreKind};
 pub(crate) use top::TopArgs;
 pub(crate) use up::UpArgs;
 pub(crate) use value::{Conntrack, Listen};
@@ -67,7 +73,7 @@ pub(crate) enum Command {
     Up(Box<Layered<UpArgs>>),
     /// Take what agents on other machines read, name it, keep it and answer, until stopped.
     #[command(after_help = server::EXAMPLES)]
-    Server(Box<Layered<ServerArgs>>),
+    Server(Box<ServerCommand>),
     /// Show what this machine's connections are doing now.
     #[command(after_help = top::EXAMPLES)]
     Top(TopArgs),

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use args::{Args, Command, ConfigAction, ConfigArgs, UsageError};
+use args::{Args, Command, ConfigAction, ConfigArgs, ServerCommand, UsageError};
 use render::Shown;
 use weir_server::AnswerError;
 
@@ -48,7 +48,14 @@ fn run(command: Command) -> anyhow::Result<()> {
             up::run(&config)
         }
         Command::Server(args) => {
-            let config = server::resolve(*args)?.config;
+            let ServerCommand { action, run } = *args;
+            if let Some(action) = action {
+                return server::act(action);
+            }
+            let server::Resolved { config, notes, .. } = server::resolve(run)?;
+            for note in &notes {
+                warn(&format!("kubenetmon's {}", Shown(note)));
+            }
             config.warnings().iter().for_each(|warning| warn(warning));
             server::run(&config)
         }

@@ -1,31 +1,26 @@
 //! `weir query`: questions to a data directory, whether weir is running or not, or to a weir that
 //! answers on the network.
 
+mod lists;
 mod live;
 mod local;
+mod progress;
 mod status;
 
 use std::io;
 
 use clap::{Command, FromArgMatches as _};
-use weir_flow::{EndpointField, Field, Side};
-use weir_server::answer::{
-    AnswerError, Answers, FlowsPage, FlowsQuestion, SeriesQuestion, TopQuestion,
-};
+use weir_server::answer::{AnswerError, Answers, TopQuestion};
 use weir_server::moment;
 
 use self::local::Local;
 use crate::args::{
-    FlowsArgs, GlobalDataDir, Layered, Origin, QueryArgs, Question, SeriesArgs, TopQueryArgs,
-    UsageError, ValuesArgs,
+    GlobalDataDir, Layered, Origin, QueryArgs, Question, TopQueryArgs, UsageError, ValuesArgs,
 };
 use crate::data_dir;
 use crate::location::Location;
 use crate::remote::Remote;
-use crate::render::{self, Pages};
-
-/// Rows that are asked for at a time: what is held of a long list, here and there.
-const PAGE_ROWS: usize = 1_000;
+use crate::render;
 
 /// What can be asked, for those who mistype it.
 const QUESTIONS: [&str; 6] = ["top", "flows", "series", "values", "status", "help"];
@@ -37,8 +32,8 @@ pub(crate) fn run(args: QueryArgs) -> anyhow::Result<()> {
     let question = question.map_or_else(just_top, Ok)?;
     let result = match question {
         Question::Top(args) => top(args, location),
-        Question::Flows(args) => flows(args, location),
-        Question::Series(args) => series(args, location),
+        Question::Flows(args) => open(location).and_then(|it| lists::flows(args, &*it)),
+        Question::Series(args) => open(location).and_then(|it| lists::series(args, &*it)),
         Question::Values(args) => values(&args, location),
         Question::Status(args) => status::run(&args, location),
     };
@@ -65,7 +60,10 @@ fn just_top() -> anyhow::Result<Question> {
 
 fn open(location: Location) -> anyhow::Result<Box<dyn Answers>> {
     Ok(match location {
-        Location::Directory(directory) => Box::new(Local::open(&directory)?.query()),
+        Location::Directory(directory) => {
+            let local = Local::open(&directory);
+            Box::new(local.map_err(|error| Local::explained(error, &directory))?.query())
+        }
         Location::Url(base) => Box::new(Remote::new(base)),
     })
 }
@@ -98,47 +96,6 @@ fn top(args: TopQueryArgs, location: Location) -> anyhow::Result<()> {
     Ok(render::print(&report, output.output)?)
 }
 
-fn series(args: SeriesArgs, location: Location) -> anyhow::Result<()> {
-    let SeriesArgs { selection, by, step, limit, output } = args;
-    let range = selection.range(moment::now_seconds())?;
-    let (filter, limit) = (selection.filter()?, at_most(limit));
-    let question = SeriesQuestion { by, range, filter, step_seconds: step, limit };
-    let report = open(location)?.series(&question)?;
-    Ok(render::print(&report, output.output)?)
-}
-
-/// Page by page: however long the list is, only a page of it is held.
-fn flows(args: FlowsArgs, location: Location) -> anyhow::Result<()> {
-    let FlowsArgs { selection, step, sort, limit, output } = args;
-    let range = selection.range(moment::now_seconds())?;
-    let filter = selection.filter()?;
-    let mut question =
-        FlowsQuestion { range, filter, step_seconds: step, sort, limit: None, cursor: None };
-    let answers = open(location)?;
-    let mut left = at_most(limit);
-    render::to_stdout(|out, style| {
-        let mut pages = Pages::new(output.output, style, &is_in_flow_table, out);
-        loop {
-            question.limit = match sort {
-                // Sorted by a sum, a list has no pages.
-                Some(_) => left,
-                None => Some(left.map_or(PAGE_ROWS, |left| left.min(PAGE_ROWS))),
-            };
-            let FlowsPage { report, next_cursor } = answers.flows(&question)?;
-            pages.page(&report)?;
-            left = left.map(|left| left.saturating_sub(report.rows.len()));
-            let Some(cursor) = next_cursor.filter(|_| left != Some(0)) else {
-                return Ok(pages.finish(report.more)?);
-            };
-            if question.cursor.as_ref() == Some(&cursor) {
-                let problem = "the list of flows does not go on: its next page is the last one";
-                return Err(AnswerError::Failed(problem.to_owned()).into());
-            }
-            question.cursor = Some(cursor);
-        }
-    })
-}
-
 fn values(args: &ValuesArgs, location: Location) -> anyhow::Result<()> {
     let ValuesArgs { dimension, prefix, limit, output } = args;
     let limit = at_most(*limit).unwrap_or(usize::MAX);
@@ -149,18 +106,6 @@ fn values(args: &ValuesArgs, location: Location) -> anyhow::Result<()> {
 /// On the command line 0 is no limit.
 fn at_most(limit: usize) -> Option<usize> {
     (limit > 0).then_some(limit)
-}
-
-/// A table has no room for everything; JSON and CSV have.
-fn is_in_flow_table(field: Field) -> bool {
-    matches!(
-        field,
-        Field::Endpoint(Side::Source | Side::Destination, EndpointField::Name)
-            | Field::DestinationPort
-            | Field::Protocol
-            | Field::Service
-            | Field::Class
-    )
 }
 
 #[cfg(test)]

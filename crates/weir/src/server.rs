@@ -1,7 +1,12 @@
 //! `weir server`: takes what agents read, names it, keeps it and answers, until stopped.
 
+mod care;
+mod commands;
 mod config;
+mod kubenetmon;
 mod metrics;
+mod peers;
+mod store;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,23 +19,25 @@ use tokio::sync::oneshot;
 use weir_agent::clock;
 use weir_flow::cluster::Update;
 use weir_server::cluster::{self, Reviewer, Watched};
+use weir_server::peers::Local;
 use weir_server::query::{Board, Query};
 use weir_server::ranges::{Keeper, Settings, Urls};
 use weir_server::wire::{self, Credentials, Identify, Queue, QueueLimits, QueueThread, WireLimits};
-use weir_server::{Clock, Ingest, Live, api, health};
-use weir_store::{FlowStore, Limits, Options, SqliteStore};
+use weir_server::{Clock, Ingest, Live, StoreState, api, health};
+use weir_store::FlowStore;
 
-use self::metrics::Vitals;
+use self::care::Care;
+use self::metrics::{Sources, Vitals};
 use crate::args::Listen;
 use crate::say::{self, say};
 use crate::signals;
 
-pub(crate) use self::config::{Config, EXAMPLE, print, resolve};
+pub(crate) use self::commands::run as act;
+pub(crate) use self::config::{Config, EXAMPLE, Resolved, print, resolve};
+pub(crate) use self::store::is_elsewhere;
 
 /// Between two looks at the signals.
 const LOOK: Duration = Duration::from_millis(100);
-/// Between two clean-ups of the store.
-const PRUNE_EVERY: Duration = Duration::from_secs(30);
 /// Agents are let in once the cluster is known, or after this time: they keep what they read, and
 /// what is named by a directory that knows nothing yet is named badly for ever.
 const DIRECTORY_PATIENCE: Duration = Duration::from_mins(1);
@@ -41,9 +48,9 @@ const CERTIFICATES_EVERY: Duration = Duration::from_secs(5);
 pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
     say::log();
     let stopping = signals::stop()?;
-    let parts = Parts::open(config)?;
-    let vitals = parts.vitals();
     let clock: Clock = Arc::new(clock::wall);
+    let state = Arc::new(StoreState::new(Arc::clone(&clock)));
+    let vitals = Arc::new(Vitals::new(Arc::clone(&state)));
     // Health first: whoever restarts what does not answer should not do it while the rest starts.
     let _health = match config.metrics {
         Listen::Off => None,
@@ -52,22 +59,26 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
                 .with_context(|| format!("answer for health and metrics on {address}"))?,
         ),
     };
+    let opened = store::patiently(&stopping, &state, || Parts::open(config, &state))?;
+    let Some(parts) = opened else { return Ok(()) };
+    vitals.opened(parts.sources());
     let api = parts.open_api(config)?;
     parts.wait_for_directory(config, &stopping);
-    let wire = parts.open_wire(config)?;
-    say(&format!("agents deliver to {}", wire.address));
-    vitals.opened(wire.counts());
-
-    let mut pruned = Instant::now();
-    while !stopping.load(Ordering::Relaxed) {
-        thread::sleep(LOOK);
-        if pruned.elapsed() >= PRUNE_EVERY {
-            pruned = Instant::now();
-            parts.prune(&stopping);
+    let opened = store::patiently(&stopping, &state, || parts.open_wire(config))?;
+    if let Some(wire) = opened {
+        say(&format!("agents deliver to {}", wire.address));
+        vitals.let_in(wire.counts());
+        let foreign = config.kubenetmon.as_ref();
+        let foreign = kubenetmon::open(foreign, &parts.store, &parts.watched, &parts.board)?;
+        while !stopping.load(Ordering::Relaxed) {
+            thread::sleep(LOOK);
         }
+        vitals.closing();
+        if let Some(foreign) = foreign {
+            foreign.stop();
+        }
+        wire.stop();
     }
-    vitals.closing();
-    wire.stop();
     parts.close(&vitals);
     drop(api);
     say("stopped; everything that was answered is stored");
@@ -76,7 +87,8 @@ pub(crate) fn run(config: &Config) -> anyhow::Result<()> {
 
 /// Everything that runs beside the wire.
 struct Parts {
-    store: Arc<SqliteStore>,
+    store: Arc<dyn FlowStore>,
+    care: Care,
     query: Arc<Query>,
     board: Arc<Board>,
     watched: Arc<Watched>,
@@ -84,17 +96,17 @@ struct Parts {
     thread: QueueThread,
     runtime: Runtime,
     reviewer: Option<Arc<dyn Identify>>,
+    /// What other servers may ask for, where there are any.
+    local: Option<Arc<Local>>,
     stop_ranges: oneshot::Sender<()>,
 }
 
 impl Parts {
-    fn open(config: &Config) -> anyhow::Result<Self> {
-        let options = Options { retention: config.retention, limits: Limits::default() };
-        let store = Arc::new(SqliteStore::open(&config.data_dir, options)?);
-        let shared = || Arc::clone(&store) as Arc<dyn FlowStore>;
+    fn open(config: &Config, state: &Arc<StoreState>) -> anyhow::Result<Self> {
+        let store = store::open(config, state)?;
         let clock: Clock = Arc::new(clock::wall);
-        let board = Arc::new(Board::new(Some(config.data_dir.display().to_string())));
-        let watched = Arc::new(watch(config, shared(), &clock)?);
+        let board = Arc::new(Board::new(store::directory(config)));
+        let watched = Arc::new(watch(config, Arc::clone(&store), &clock)?);
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("weir-server")
@@ -105,22 +117,46 @@ impl Parts {
         let stop_ranges = keep_ranges(config, &watched, &runtime);
 
         let live = Arc::new(Live::default());
-        let query = Query::new(shared(), Arc::clone(&live), Arc::clone(&board), Arc::clone(&clock));
+        let query = Query::new(
+            Arc::clone(&store),
+            Arc::clone(&live),
+            Arc::clone(&board),
+            Arc::clone(&clock),
+        );
+        let query = query.with_store_state(Arc::clone(state));
+        let (query, local) = peers::open(config.peers.as_ref(), query, &live, &board, &clock)?;
         let query = Arc::new(query);
-        let ingest = Ingest::new(shared(), Arc::clone(&watched))
+        let ingest = Ingest::new(Arc::clone(&store), Arc::clone(&watched))
             .context("read what the store has committed")?
             .with_live(live);
         let asked = Arc::clone(&query);
         let committed = Box::new(move || asked.store_changed());
         let (queue, thread) = Queue::start(ingest, QueueLimits::default(), clock, committed)
             .context("start the thread that takes batches")?;
-        Ok(Self { store, query, board, watched, queue, thread, runtime, reviewer, stop_ranges })
+        let care = Care::start(Arc::clone(&store)).context("start the thread of the store")?;
+        Ok(Self {
+            store,
+            care,
+            query,
+            board,
+            watched,
+            queue,
+            thread,
+            runtime,
+            reviewer,
+            local,
+            stop_ranges,
+        })
     }
 
-    fn vitals(&self) -> Arc<Vitals> {
-        let store = Arc::clone(&self.store) as Arc<dyn FlowStore>;
-        let (watched, board) = (Arc::clone(&self.watched), Arc::clone(&self.board));
-        Arc::new(Vitals::new(self.queue.clone(), watched, board, store))
+    fn sources(&self) -> Sources {
+        Sources {
+            queue: self.queue.clone(),
+            watched: Arc::clone(&self.watched),
+            board: Arc::clone(&self.board),
+            store: Arc::clone(&self.store),
+            health: self.care.health(),
+        }
     }
 
     /// Opens the API.
@@ -173,36 +209,21 @@ impl Parts {
             tls: config.tls.clone(),
             credentials,
             queue: self.queue.clone(),
-            store: Arc::clone(&self.store) as Arc<dyn FlowStore>,
+            store: Arc::clone(&self.store),
             announce: Arc::clone(&self.watched) as Arc<dyn wire::Announce>,
             board: Arc::clone(&self.board),
             clock: Arc::new(clock::wall),
+            peers: self.local.clone(),
             limits: WireLimits::default(),
             certificates_every: CERTIFICATES_EVERY,
         })?)
     }
 
-    /// Deletes what is past its time, some at a time so that batches get in between.
-    fn prune(&self, stopping: &AtomicBool) {
-        let now = clock::wall().seconds();
-        loop {
-            match self.store.prune(now) {
-                Ok(pruned) if pruned.more && !stopping.load(Ordering::Relaxed) => {}
-                Ok(_) => return,
-                Err(error) => {
-                    return tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "old flows stay for now"
-                    );
-                }
-            }
-        }
-    }
-
     /// Takes what waits and ends everything.
     fn close(self, vitals: &Vitals) {
-        let Self { queue, thread, stop_ranges, runtime, .. } = self;
+        let Self { queue, thread, stop_ranges, runtime, care, .. } = self;
         vitals.let_go();
+        care.stop();
         queue.close();
         thread.join();
         drop(stop_ranges);

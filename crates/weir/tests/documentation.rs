@@ -208,7 +208,7 @@ fn commands(text: &str) -> Vec<&str> {
 }
 
 fn is_name(word: &str) -> bool {
-    const NAMES: [&str; 19] = [
+    const NAMES: [&str; 22] = [
         "up",
         "top",
         "query",
@@ -222,6 +222,9 @@ fn is_name(word: &str) -> bool {
         "example",
         "example-server",
         "server",
+        "migrate",
+        "rebuild",
+        "grants",
         "ranges",
         "list",
         "lookup",

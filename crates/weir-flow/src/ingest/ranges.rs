@@ -51,6 +51,23 @@ impl Ranges {
         self.spans.push((first, last));
     }
 
+    /// All numbers of both, however many holes there are.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut all: Vec<(u64, u64)> = self.spans.iter().chain(&other.spans).copied().collect();
+        all.sort_unstable();
+        let mut spans: Vec<(u64, u64)> = Vec::with_capacity(all.len());
+        for (first, last) in all {
+            match spans.last_mut() {
+                Some(before) if first <= before.1.saturating_add(1) => {
+                    before.1 = before.1.max(last);
+                }
+                _ => spans.push((first, last)),
+            }
+        }
+        Self { spans }
+    }
+
     /// What [`Ranges::insert`] would do.
     pub fn would_insert(&self, number: u64) -> Inserted {
         // 65 ranges at most: a copy costs less than a second way to decide.
@@ -107,6 +124,28 @@ mod tests {
                 prop_assert!(ranges.spans().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
                 prop_assert!(ranges.spans().len() <= MAX_RANGES + 1);
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_union_has_the_numbers_of_both(
+            left in prop::collection::vec(1_u64..100, 0..60),
+            right in prop::collection::vec(1_u64..100, 0..60),
+        ) {
+            let ranges = |numbers: &[u64]| {
+                let mut ranges = Ranges::default();
+                for number in numbers {
+                    ranges.insert(*number);
+                }
+                ranges
+            };
+            let (left, right) = (ranges(&left), ranges(&right));
+            let both = left.union(&right);
+            prop_assert!(
+                (0..102).all(|n| both.contains(n) == (left.contains(n) || right.contains(n)))
+            );
+            prop_assert!(both.spans().windows(2).all(|pair| pair[0].1 + 1 < pair[1].0));
         }
     }
 

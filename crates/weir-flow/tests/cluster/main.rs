@@ -6,6 +6,7 @@
 mod believed;
 mod churn;
 mod entry;
+mod rows;
 mod scenario;
 
 use std::fs;
@@ -25,10 +26,11 @@ fn every_scenario_is_as_its_file_says() {
             Ok(scenario) => scenario,
             Err(error) => panic!("{name}: {error}"),
         };
-        let book = scenario.book();
+        let (book, settings) = (scenario.book(), scenario.settings());
         for case in &scenario.case {
             cases += 1;
-            wrong.extend(case.check(&book).into_iter().map(|line| format!("{name}: {line}")));
+            let differences = case.check(&book, &settings).into_iter();
+            wrong.extend(differences.map(|line| format!("{name}: {line}")));
         }
     }
     assert!(wrong.is_empty(), "{} of {cases} cases:\n{}", wrong.len(), wrong.join("\n"));

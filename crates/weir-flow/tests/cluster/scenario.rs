@@ -10,14 +10,16 @@ use weir_flow::batch::Epoch;
 use weir_flow::cluster::{
     Bounds, Cluster, Config, LocalFact, NodeFacts, Pod, Region, ServiceFacts, Uid, Update,
 };
+use weir_flow::kubenetmon::Settings;
 use weir_flow::ledger::{Clock, Ledger};
 use weir_flow::ranges::{Prefix, Range, Ranges};
 use weir_flow::time::SECOND;
 use weir_flow::{
-    BootTime, Class, Endpoint, FlowRecord, Name, Protocol, Resolution, Unresolved, View, WallTime,
+    BootTime, Class, Endpoint, FlowRecord, Name, Protocol, Resolution, Sample, Unresolved, View,
+    WallTime,
 };
 
-use crate::entry;
+use crate::{entry, rows};
 
 /// When a connection begins, unless its case says otherwise.
 const AT: f64 = 100.0;
@@ -42,6 +44,8 @@ pub(crate) struct Scenario {
     local: Vec<LocalLine>,
     #[serde(default)]
     range: Vec<RangeLine>,
+    #[serde(default)]
+    flag: Vec<FlagLine>,
     pub(crate) case: Vec<Case>,
 }
 
@@ -81,6 +85,8 @@ struct PodLine {
     /// `KIND/NAME`.
     owner: Option<String>,
     app: Option<String>,
+    /// `KEY=VALUE,KEY=VALUE`.
+    labels: Option<String>,
     #[serde(default)]
     probes: Vec<u16>,
     from: Option<When>,
@@ -132,6 +138,14 @@ struct RangeLine {
     class: Option<String>,
 }
 
+/// A flag of the connections to a range, for kubenetmon's rows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FlagLine {
+    prefix: String,
+    name: String,
+}
+
 /// One connection.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -143,6 +157,9 @@ pub(crate) struct Case {
     view: Vec<ViewLine>,
     /// The bytes in all totals; else those of the first view.
     counted: Option<u64>,
+    /// kubenetmon's rows leave UDP out.
+    #[serde(default)]
+    ignore_udp: bool,
 }
 
 /// What one node sees of it, and what weir is to make of that.
@@ -153,6 +170,13 @@ struct ViewLine {
     /// One entry, or one of each zone.
     entry: Entries,
     is: String,
+    /// What kubenetmon's table has of it: every column that is not empty, but for those that are
+    /// the same in all rows; `out` and `in` are packets/bytes.
+    row: Option<String>,
+    /// Why that table has nothing of it.
+    no_row: Option<String>,
+    /// Why it has nothing of weir's own record, though kubenetmon's agent would tell of it.
+    not_ours: Option<String>,
     /// An entity's id, and behind it in brackets how it was found, or why it was not.
     source: Option<String>,
     destination: Option<String>,
@@ -242,6 +266,19 @@ impl Scenario {
         }
         book
     }
+
+    pub(crate) fn settings(&self) -> Settings {
+        let of = |text: &Option<String>| name(text.as_deref().unwrap_or_default());
+        let flag = |line: &FlagLine| (line.prefix.parse().expect("a prefix"), name(&line.name));
+        Settings {
+            environment: name("development"),
+            cloud: of(&self.cloud),
+            region: of(&self.region),
+            cluster: name("cluster"),
+            ignore_udp: false,
+            flags: self.flag.iter().map(flag).collect(),
+        }
+    }
 }
 
 fn prefixes(texts: &[String]) -> Vec<Prefix> {
@@ -294,7 +331,7 @@ impl PodLine {
             host_network: self.host_network,
             workload: self.owner.as_deref().map(slashed),
             app: some(self.app.as_ref()),
-            labels: None,
+            labels: some(self.labels.as_ref()),
             from: self.from.unwrap_or(When::At(0.0)).bounds(),
             ended: self.to.map(When::bounds),
             probe_ports: self.probes.clone(),
@@ -322,7 +359,8 @@ impl ServiceLine {
 
 impl Case {
     /// What is not as the case says.
-    pub(crate) fn check(&self, book: &Cluster) -> Vec<String> {
+    pub(crate) fn check(&self, book: &Cluster, settings: &Settings) -> Vec<String> {
+        let settings = Settings { ignore_udp: self.ignore_udp, ..settings.clone() };
         let start = wall(self.at.unwrap_or(AT));
         let mut wrong = Vec::new();
         let mut counted = 0;
@@ -341,6 +379,22 @@ impl Case {
                 let case = &self.name;
                 wrong.push(format!("{case}: on {node} the {what} is {is}, should be {should}"));
             }
+            if line.row.is_some() || line.no_row.is_some() {
+                let seen = rows::Seen {
+                    node: &name(&line.node),
+                    sample: &line.samples(start)[0],
+                    record: &record,
+                    ends: &attributed,
+                };
+                let said = rows::Said {
+                    row: line.row.as_deref(),
+                    no_row: line.no_row.as_deref(),
+                    not_ours: line.not_ours.as_deref(),
+                };
+                let differences = seen.differences(&said, &observer, &settings).into_iter();
+                let case = &self.name;
+                wrong.extend(differences.map(|wrong| format!("{case}: on {}: {wrong}", line.node)));
+            }
         }
         let should = self.counted.unwrap_or_else(|| seen[&self.view[0].node]);
         if counted != should {
@@ -351,24 +405,28 @@ impl Case {
 }
 
 impl ViewLine {
-    /// The one record that the node's ledger makes of the entries.
-    fn record(&self, start: WallTime) -> FlowRecord {
+    fn samples(&self, start: WallTime) -> Vec<Sample> {
         let entries = match &self.entry {
             Entries::One(line) => std::slice::from_ref(line),
             Entries::Several(lines) => lines,
         };
+        entries.iter().map(|line| entry::parse(line, start)).collect()
+    }
+
+    /// The one record that the node's ledger makes of the entries.
+    fn record(&self, start: WallTime) -> FlowRecord {
         let mut ledger = Ledger::new(Epoch(1), false);
         let mut records: Vec<FlowRecord> = Vec::new();
         let now = BootTime(start.0 + 5 * SECOND);
         ledger.begin_dump(Clock { now, wall_offset_nanos: 0 });
-        for line in entries {
-            ledger.observe(&entry::parse(line, start), &mut records);
+        for sample in self.samples(start) {
+            ledger.observe(&sample, &mut records);
         }
         ledger.end_dump(true, &mut records);
         ledger.judge(&mut records);
         match records.as_slice() {
             [record] => *record,
-            other => panic!("{entries:?} make {} records", other.len()),
+            other => panic!("{:?} make {} records", self.entry, other.len()),
         }
     }
 

@@ -3,9 +3,11 @@
 
 use std::time::Duration;
 
-use super::station::{INGEST_PORT, Station};
+use super::engine::EngineRoom;
+use super::servers::{INGEST_PORT, Servers};
+use super::station::Station;
 use crate::error::LabError;
-use crate::net::Lab;
+use crate::net::{Lab, SERVERS};
 use crate::scenario::{ActionKind, Scenario};
 
 /// One half of an action.
@@ -21,6 +23,13 @@ pub(super) enum Deed {
     KillServer,
     StopServer,
     LaunchServer,
+    CutEngine,
+    MendEngine,
+    KillEngine,
+    RestartEngine,
+    KillServerUnanswered,
+    Race,
+    EndRace,
 }
 
 /// The deeds of a scenario in the order of time. Without weir only those to the box remain.
@@ -36,6 +45,12 @@ pub(super) fn schedule(scenario: &Scenario, with_weir: bool) -> Vec<(Duration, D
             ActionKind::CutConnections(down) => (Deed::Refuse, Some((down, Deed::Accept))),
             ActionKind::KillServer(down) => (Deed::KillServer, Some((down, Deed::LaunchServer))),
             ActionKind::StopServer(down) => (Deed::StopServer, Some((down, Deed::LaunchServer))),
+            ActionKind::CutEngine(down) => (Deed::CutEngine, Some((down, Deed::MendEngine))),
+            ActionKind::KillEngine(down) => (Deed::KillEngine, Some((down, Deed::RestartEngine))),
+            ActionKind::KillServerUnanswered(down) => {
+                (Deed::KillServerUnanswered, Some((down, Deed::LaunchServer)))
+            }
+            ActionKind::RaceServers(down) => (Deed::Race, Some((down, Deed::EndRace))),
         };
         deeds.push((action.at, first));
         deeds.extend(then.map(|(down, deed)| (action.at + down, deed)));
@@ -54,12 +69,44 @@ impl Deed {
             (Self::Mend(node), _) => lab.mend(node),
             (Self::Refuse, _) => lab.refuse(INGEST_PORT),
             (Self::Accept, _) => lab.accept(),
-            (_, None) => Ok(()),
             (Self::KillAgent(node), Some(station)) => station.kill_agent(node),
             (Self::LaunchAgent(node), Some(station)) => station.launch_agent(node),
-            (Self::KillServer, Some(station)) => station.kill_server(),
-            (Self::StopServer, Some(station)) => station.stop_server(),
-            (Self::LaunchServer, Some(station)) => station.launch_server(),
+            (Self::KillServer, Some(station)) => station.servers.kill(0),
+            (Self::StopServer, Some(station)) => station.servers.stop(0),
+            (Self::LaunchServer, Some(station)) => station.servers.launch(0),
+            (_, None | Some(Station { engine: None, .. })) => Ok(()),
+            (deed, Some(Station { engine: Some(engine), servers, .. })) => {
+                deed.perform_with_engine(lab, engine, servers)
+            }
         }
+    }
+
+    fn perform_with_engine(
+        self,
+        lab: &Lab,
+        engine: &mut EngineRoom,
+        servers: &mut Servers,
+    ) -> Result<(), LabError> {
+        match self {
+            Self::CutEngine => engine.cut(true),
+            Self::MendEngine => engine.cut(false),
+            Self::KillEngine => engine.kill()?,
+            Self::RestartEngine => engine.restart()?,
+            Self::KillServerUnanswered => {
+                engine.hold_answer()?;
+                servers.kill(0)?;
+                engine.drop_answers();
+            }
+            Self::Race => {
+                engine.hold_inserts()?;
+                lab.divert(SERVERS[0], SERVERS[1], INGEST_PORT)?;
+            }
+            Self::EndRace => {
+                engine.release();
+                lab.lead_back()?;
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use super::station::API_PORT;
+use super::servers::API_PORT;
 use super::{relay, start};
 use crate::error::{LabError, io_error};
 use crate::net::Lab;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use weir_flow::Protocol;
 
-use crate::scenario::{Scenario, Transport};
+use crate::scenario::{Outside, Scenario, Transport};
 use crate::truth::Group;
 
 /// The port that VXLAN between nodes is sent to.
@@ -27,6 +27,18 @@ struct Spot {
     owner: String,
     /// It lies in its node's pod network, and so is reached through the tunnel where there is one.
     in_network: bool,
+    /// Of which class traffic with it is, where it is outside of the cluster.
+    far: &'static str,
+}
+
+impl Spot {
+    fn inside(node: usize, owner: String, in_network: bool) -> Self {
+        Self { node: Some(node), owner, in_network, far: "" }
+    }
+
+    fn outside(owner: String, far: &'static str) -> Self {
+        Self { node: None, owner, in_network: false, far }
+    }
 }
 
 /// How a totals' pair is told apart.
@@ -49,7 +61,7 @@ impl Ground {
             let uplinks = node.uplinks.iter().map(|uplink| (*uplink, false));
             for (address, in_network) in bridges.chain(uplinks) {
                 let owner = format!("node/{}", node.name);
-                spots.insert(address, Spot { node: Some(index), owner, in_network });
+                spots.insert(address, Spot::inside(index, owner, in_network));
             }
         }
         for pod in scenario.pods.iter().filter(|pod| !pod.host_network) {
@@ -59,18 +71,19 @@ impl Ground {
                 None => format!("workload/{}/Pod/{}", pod.namespace, pod.name),
             };
             for address in &pod.addresses {
-                let spot = Spot { node: Some(pod.node), owner: owner.clone(), in_network: true };
-                spots.insert(*address, spot);
+                spots.insert(*address, Spot::inside(pod.node, owner.clone(), true));
             }
         }
-        for address in scenario.outside.iter().flat_map(|outside| &outside.addresses) {
-            let owner = format!("external/{address}");
-            spots.insert(*address, Spot { node: None, owner, in_network: false });
+        for outside in &scenario.outside {
+            for address in &outside.addresses {
+                let named = outside.range.as_ref().map(|range| format!("external/{}", range.name));
+                let owner = named.unwrap_or_else(|| format!("external/{address}"));
+                spots.insert(*address, Spot::outside(owner, far(scenario, outside)));
+            }
         }
         if let Some(churn) = &scenario.churn {
             let owner = super::churn::OWNER.to_owned();
-            let spot = Spot { node: Some(churn.node), owner, in_network: true };
-            spots.insert(churn.address, spot);
+            spots.insert(churn.address, Spot::inside(churn.node, owner, true));
         }
         Self {
             spots,
@@ -125,8 +138,12 @@ impl Ground {
         if self.is_transport(group) {
             return "transport";
         }
-        let homes = [group.source, group.destination].map(|address| self.home(address));
-        let [Some(source), Some(destination)] = homes else { return "internet" };
+        let ends = [group.source, group.destination];
+        let homes = ends.map(|address| self.home(address));
+        let [Some(source), Some(destination)] = homes else {
+            let outside = ends.into_iter().filter_map(|address| self.spots.get(&address));
+            return outside.map(|spot| spot.far).find(|far| !far.is_empty()).unwrap_or("internet");
+        };
         match (&self.zones[source], &self.zones[destination]) {
             _ if source == destination => "same_node",
             (Some(one), Some(other)) if one == other => "same_zone",
@@ -134,4 +151,14 @@ impl Ground {
             _ => "unknown",
         }
     }
+}
+
+/// Of which class traffic with an outside machine is, by what the operator says of it.
+fn far(scenario: &Scenario, outside: &Outside) -> &'static str {
+    let Some(range) = &outside.range else { return "internet" };
+    if range.cloud.is_none() || range.cloud != scenario.setup.cloud {
+        return "internet";
+    }
+    // Nodes of one scenario are in one region.
+    if range.region == scenario.nodes[0].region { "intra_region" } else { "inter_region" }
 }

@@ -31,6 +31,7 @@ pub(super) fn publish(api: &Api, scenario: &Scenario) -> Result<(), LabError> {
         let mut object = kube::node(&node.name, &node.uplinks, &networks, zone);
         let labels = &mut object["metadata"]["labels"];
         labels["topology.kubernetes.io/region"] = json!(node.region);
+        labels["node.kubernetes.io/instance-type"] = json!(node.instance);
         if node.zone.is_none() {
             labels["topology.kubernetes.io/zone"] = Value::Null;
         }
@@ -63,6 +64,17 @@ pub(super) fn agent_identity(node: &str) -> TokenIdentity {
     }
 }
 
+/// Whom the servers' token stands for.
+pub(super) fn server_identity() -> TokenIdentity {
+    TokenIdentity {
+        username: format!("system:serviceaccount:{NAMESPACE}:weir-server"),
+        audiences: vec![AUDIENCE.to_owned()],
+        node: None,
+        pod: None,
+        expires: None,
+    }
+}
+
 fn agent_pod(scenario: &Scenario, node: usize, now: SystemTime) -> Value {
     let node = &scenario.nodes[node];
     let name = agent_name(&node.name);
@@ -81,7 +93,7 @@ fn publish_pod(api: &Api, scenario: &Scenario, pod: &Pod, now: SystemTime) -> Re
     object["metadata"]["uid"] = json!(uid(&pod.name));
     object["spec"]["hostNetwork"] = json!(pod.host_network);
     if let Some(of) = &pod.workload {
-        object["metadata"]["labels"] = json!({ "app": of.name });
+        object["metadata"]["labels"] = json!({ "app": of.name, "app.kubernetes.io/name": of.name });
         // Two of the kinds own their pods through an object between.
         let (between, kind, api_version) = match of.kind.as_str() {
             "Deployment" => (Some("ReplicaSet"), "ReplicaSet", "apps/v1"),

@@ -1,6 +1,6 @@
 //! What came of a run, for people.
 
-use super::{ChurnOutcome, Imposters, Outcome, totals};
+use super::{ChurnOutcome, EngineOutcome, Imposters, LiveLine, Outcome, kubenetmon, totals};
 use crate::compare;
 use crate::text::line;
 
@@ -45,6 +45,26 @@ pub fn table(outcome: &Outcome) -> String {
     }
     if outcome.transport_in_totals {
         line(&mut text, "transport: weir has it in totals that did not ask for it");
+    }
+    if let Some(engine) = &outcome.engine {
+        let EngineOutcome { batches, repeated_batches, raced_batches, must_race: _, kills } =
+            engine;
+        line(
+            &mut text,
+            &format!(
+                "clickhouse: {batches} batches inserted, {repeated_batches} of them more than \
+                 once, {raced_batches} by more than one server; killed {kills} times"
+            ),
+        );
+    }
+    for LiveLine { server, nodes, peers } in &outcome.live {
+        let nodes: Vec<String> =
+            nodes.iter().map(|(node, count)| format!("{count} on {node}")).collect();
+        let nodes = nodes.join(", ");
+        line(&mut text, &format!("server {server}: connections {nodes}; {} peers", peers.len()));
+    }
+    if let Some(table) = &outcome.kubenetmon {
+        kubenetmon::tell(&mut text, table);
     }
     if let Some(churn) = &outcome.churn {
         tell_churn(&mut text, churn);

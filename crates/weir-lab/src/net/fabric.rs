@@ -7,11 +7,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::setup::{batch, nodad, route, whole, write};
 use super::{Lab, run_in};
 use crate::error::LabError;
-use crate::scenario::{Family, Place, Scenario, Transport};
+use crate::scenario::{Family, Place, Scenario, Setup, Transport};
 use crate::text::line;
 
-/// What the server and the Kubernetes API are reached at, from every node.
-pub const SERVER: Ipv4Addr = Ipv4Addr::new(192, 168, 255, 254);
+/// What servers are reached at, from every node.
+pub const SERVERS: [Ipv4Addr; Setup::SERVERS_LIMIT] = [
+    Ipv4Addr::new(192, 168, 255, 254),
+    Ipv4Addr::new(192, 168, 255, 253),
+    Ipv4Addr::new(192, 168, 255, 252),
+    Ipv4Addr::new(192, 168, 255, 251),
+];
 /// What fits into a frame beside the headers of VXLAN.
 pub(super) const VXLAN_MTU: u16 = 1_450;
 /// The next hop of every node and outside machine: the fabric has it at each of its ports.
@@ -61,7 +66,9 @@ pub(super) fn uplink(lab: &Lab, scenario: &Scenario, index: usize, node: &mut St
     );
     line(node, &format!("link set {MANAGEMENT} up"));
     line(node, &format!("addr add {}/32 dev {MANAGEMENT}", management_address(index)));
-    line(node, &format!("route add {SERVER}/32 dev {MANAGEMENT}"));
+    for server in SERVERS {
+        line(node, &format!("route add {server}/32 dev {MANAGEMENT}"));
+    }
 }
 
 fn default_route(text: &mut String, source: IpAddr, device: &str) {
@@ -148,12 +155,14 @@ fn gateway(router: &mut String, device: &str) {
 
 fn control(lab: &Lab, scenario: &Scenario) -> Result<(), LabError> {
     let mut control = String::from("link set lo up\n");
-    line(&mut control, &format!("addr add {SERVER}/32 dev lo"));
+    for server in SERVERS {
+        line(&mut control, &format!("addr add {server}/32 dev lo"));
+    }
     for index in 0..scenario.nodes.len() {
         let device = port(index);
         line(&mut control, &format!("link set {device} up"));
         let address = management_address(index);
-        line(&mut control, &format!("route add {address}/32 dev {device} src {SERVER}"));
+        line(&mut control, &format!("route add {address}/32 dev {device} src {}", SERVERS[0]));
         lab.nft(
             index,
             &format!(

@@ -105,7 +105,7 @@ fn outside(lab: &Lab, scenario: &Scenario, node: &mut String, others: &mut Vec<(
 }
 
 /// The prefix length of a single address.
-pub(super) fn whole(address: IpAddr) -> u8 {
+pub(crate) fn whole(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 

@@ -76,6 +76,7 @@ fn build(file: file::File) -> Result<(Scenario, BTreeMap<Place, SourcePorts>), F
         actions: Vec::new(),
         churn: None,
         imposters: Vec::new(),
+        setup: deeds::setup(file.weir.as_ref(), file.node.len() > 1)?,
     };
     for pod in &file.pod {
         scenario.pods.push(self::pod(pod, &scenario, &mut seen)?);
@@ -89,7 +90,7 @@ fn build(file: file::File) -> Result<(Scenario, BTreeMap<Place, SourcePorts>), F
     }
     let mut ports = BTreeMap::new();
     for traffic in &file.traffic {
-        let traffic = self::traffic::traffic(traffic, &scenario, &mut ports)?;
+        let traffic = traffic::traffic(traffic, &scenario, &mut ports)?;
         scenario.traffic.push(traffic);
     }
     for action in &file.action {
@@ -202,8 +203,16 @@ fn nodes(written: &[Spanned<file::Node>], seen: &mut Seen) -> Result<Vec<Node>, 
 }
 
 fn node(node: &file::Node, seen: &mut Seen) -> Result<Node, Fault> {
-    let file::Node { name, pod_networks, uplinks, masquerade, masquerade_services, zone, region } =
-        node;
+    let file::Node {
+        name,
+        pod_networks,
+        uplinks,
+        masquerade,
+        masquerade_services,
+        zone,
+        region,
+        instance,
+    } = node;
     let mut networks: Vec<Network> = Vec::new();
     for text in pod_networks {
         let parsed = network(text)?;
@@ -227,6 +236,7 @@ fn node(node: &file::Node, seen: &mut Seen) -> Result<Node, Fault> {
         masquerade_services: *masquerade_services,
         zone: zone.as_ref().map(valid_name).transpose()?,
         region: region.as_ref().map(valid_name).transpose()?,
+        instance: instance.clone(),
     })
 }
 
@@ -304,7 +314,7 @@ fn node_named(at: &Spanned<String>, scenario: &Scenario) -> Result<usize, Fault>
 }
 
 fn outside(outside: &file::Outside, nodes: &[Node], seen: &mut Seen) -> Result<Outside, Fault> {
-    let file::Outside { name, addresses } = outside;
+    let file::Outside { name, addresses, range } = outside;
     let name = seen.name("outside", name)?;
     let parsed = seen.addresses(addresses)?;
     not_in_pod_networks(&parsed, nodes, addresses)?;
@@ -317,7 +327,7 @@ fn outside(outside: &file::Outside, nodes: &[Node], seen: &mut Seen) -> Result<O
             );
         }
     }
-    Ok(Outside { name, addresses: parsed })
+    Ok(Outside { name, addresses: parsed, range: range.clone() })
 }
 
 fn not_in_pod_networks<T>(

@@ -18,6 +18,75 @@ pub enum Transport {
     Vxlan,
 }
 
+/// How weir is set up in a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setup {
+    /// Where the servers keep what they know.
+    pub store: Store,
+    /// How many servers there are; agents are spread over them.
+    pub servers: usize,
+    /// Servers and agents are set up with kubenetmon's own file and variables, and its table is held
+    /// against the truth too.
+    pub kubenetmon: bool,
+    /// The cloud that the cluster is said to run in.
+    pub cloud: Option<String>,
+}
+
+/// Where a server keeps what it knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Store {
+    /// A file of its own.
+    #[default]
+    Sqlite,
+    /// ClickHouse, for all servers together.
+    Clickhouse,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { store: Store::default(), servers: 1, kubenetmon: false, cloud: None }
+    }
+}
+
+impl Setup {
+    /// Servers that have an address to be reached at.
+    pub const SERVERS_LIMIT: usize = 4;
+
+    /// What of it does not go together, and what would.
+    pub fn problem(&self, is_cluster: bool) -> Option<String> {
+        if (1..=Self::SERVERS_LIMIT).contains(&self.servers) {
+            let with = match (self.store, self) {
+                (Store::Clickhouse, _) if !is_cluster => {
+                    return Some("ClickHouse needs a cluster of several nodes".to_owned());
+                }
+                (Store::Sqlite, Self { servers: 2.., .. }) => "more than one server",
+                (Store::Sqlite, Self { kubenetmon: true, .. }) => "kubenetmon's table",
+                _ => return None,
+            };
+            return Some(format!(
+                "{with} needs ClickHouse: write `store = \"clickhouse\"` in [weir] or add \
+                 --store clickhouse"
+            ));
+        }
+        Some(format!("there can be 1 to {} servers", Self::SERVERS_LIMIT))
+    }
+}
+
+/// What an operator says that addresses outside belong to.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// What to call it.
+    pub name: String,
+    /// Its cloud.
+    pub cloud: Option<String>,
+    /// Its region.
+    pub region: Option<String>,
+    /// The service behind it.
+    pub service: Option<String>,
+}
+
 /// What a pod belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Workload {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use toml::Spanned;
 
-use super::{Pattern, Span, Token, TrafficProtocol, Transport};
+use super::{Pattern, Range, Setup, Span, Store, Token, TrafficProtocol, Transport};
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -36,6 +36,26 @@ pub(super) struct File {
     pub(super) churn: Option<Spanned<Churn>>,
     #[serde(default)]
     pub(super) imposter: Vec<Imposter>,
+    pub(super) weir: Option<Spanned<Weir>>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Weir {
+    #[serde(default)]
+    pub(super) store: Store,
+    pub(super) servers: Option<usize>,
+    #[serde(default)]
+    pub(super) kubenetmon: bool,
+    pub(super) cloud: Option<String>,
+}
+
+impl Weir {
+    pub(super) fn setup(&self) -> Setup {
+        let Self { store, servers, kubenetmon, cloud } = self;
+        let servers = servers.unwrap_or(1);
+        Setup { store: *store, servers, kubenetmon: *kubenetmon, cloud: cloud.clone() }
+    }
 }
 
 fn a_minute() -> Spanned<Time> {
@@ -55,6 +75,7 @@ pub(super) struct Node {
     pub(super) masquerade_services: bool,
     pub(super) zone: Option<Spanned<String>>,
     pub(super) region: Option<Spanned<String>>,
+    pub(super) instance: Option<String>,
 }
 
 fn yes() -> bool {
@@ -106,6 +127,7 @@ fn tcp() -> Spanned<TrafficProtocol> {
 pub(super) struct Outside {
     pub(super) name: Spanned<String>,
     pub(super) addresses: Spanned<Vec<Spanned<String>>>,
+    pub(super) range: Option<Range>,
 }
 
 #[derive(serde::Deserialize)]
@@ -151,6 +173,10 @@ pub(super) enum What {
     CutConnections,
     KillServer,
     StopServer,
+    CutEngine,
+    KillEngine,
+    KillServerUnanswered,
+    RaceServers,
 }
 
 #[derive(serde::Deserialize)]

@@ -27,8 +27,8 @@ use weir_proto::{Greeting, SPOKEN};
 use weir_server::cluster::{Config, Watched};
 use weir_server::query::Board;
 use weir_server::wire::{
-    self, Announce, Credentials, Identify, Identifying, Identity, Queue, QueueLimits, TlsFiles,
-    WireLimits,
+    self, Announce, Credentials, Denial, Denied, Identify, Identifying, IdentifyingServer,
+    Identity, Queue, QueueLimits, TlsFiles, WireLimits,
 };
 use weir_server::{Clock, Ingest};
 use weir_store::{
@@ -111,6 +111,10 @@ impl Identify for Anybody {
         let identity = Identity { node: "n1".to_owned(), subject: "bench".to_owned() };
         Box::pin(async move { Ok(identity) })
     }
+
+    fn identify_server<'a>(&'a self, _: &'a str) -> IdentifyingServer<'a> {
+        Box::pin(async { Err(Denied::new(Denial::NotAServer, "there is one server")) })
+    }
 }
 
 /// Sends everything through a fresh server.
@@ -145,6 +149,7 @@ pub(crate) fn measure(made: &Made, sink: Sink) -> Result<Measured> {
         announce: watched as Arc<dyn Announce>,
         board: Arc::<Board>::default(),
         clock,
+        peers: None,
         limits: WireLimits::default(),
         certificates_every: Duration::from_mins(1),
     })?;

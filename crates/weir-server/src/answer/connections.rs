@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::PeerStatus;
+
 /// Connections as they are now.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Connections {
@@ -24,6 +26,9 @@ pub struct Connections {
     pub bytes_per_second: Option<f64>,
     /// The rows asked for, in the order asked for.
     pub connections: Vec<ConnectionRow>,
+    /// The other servers that were asked. Where one did not answer, what its agents see is missing.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
 }
 
 /// One connection.
@@ -192,6 +197,9 @@ pub struct Rates {
     pub rates: Vec<RateRow>,
     /// True when the limit left rows out.
     pub more: bool,
+    /// The other servers that were asked. Where one did not answer, what its agents see is missing.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
 }
 
 /// The connections of one group.

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::PeerStatus;
+
 /// How weir is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Status {
@@ -16,12 +18,58 @@ pub struct Status {
     pub until: String,
     /// Each observing node.
     pub nodes: Vec<NodeStatus>,
-    /// The store; absent while it is being made.
+    /// The other servers that were asked. Where one did not answer, the nodes whose agents speak to
+    /// it may be missing.
+    #[serde(default)]
+    pub peers: Vec<PeerStatus>,
+    /// The store; absent while it is being made or cannot be asked.
     pub store: Option<StoreStatus>,
-    /// What is known to be missing.
+    /// What is wrong with the store: it takes no batches, or answers nothing. Agents keep their
+    /// batches meanwhile.
+    #[serde(default)]
+    pub store_error: Option<StoreTrouble>,
+    /// What kubenetmon's agents reported; absent where they are not let in.
+    #[serde(default)]
+    pub kubenetmon: Option<KubenetmonStatus>,
+    /// What is known to be missing. Empty, too, where `store` is absent.
     pub gaps: Vec<Gap>,
-    /// The agents' own counters.
+    /// The agents' own counters. Empty, too, where `store` is absent.
     pub counters: Vec<NodeCounter>,
+}
+
+/// What kubenetmon's agents reported, since this server began. It goes to kubenetmon's table alone,
+/// and nobody can tell what was lost on the way: it is in no other figure.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct KubenetmonStatus {
+    /// What is promised: `best_effort`.
+    pub promise: String,
+    /// Connections now.
+    pub connections: u64,
+    /// Observations reported.
+    pub observations: u64,
+    /// Of those, observations in which something was wrong.
+    pub malformed: u64,
+    /// Observations for which the table has no place.
+    pub ignored: u64,
+    /// Observations that were lost here.
+    pub dropped: u64,
+    /// Rows that the table took.
+    pub rows: u64,
+    /// Why the last insert failed, where it did.
+    pub error: Option<String>,
+}
+
+/// What is wrong with the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StoreTrouble {
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// The stable name of the kind of failure.
+    pub reason: String,
+    /// What it said last, and what to do.
+    pub error: String,
+    /// Tries that failed since.
+    pub failures: u64,
 }
 
 /// What an agent is doing.

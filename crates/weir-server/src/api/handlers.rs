@@ -10,11 +10,12 @@ use axum::response::{Html, IntoResponse, Response};
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::gate::Gate;
 use super::parameters::{self, Endpoint, Given};
 use super::problem::{Kind, Problem};
-use super::stream::{self, Form};
+use super::stream::{self, Form, Patience};
 use super::{Shared, openapi, questions};
 use crate::{AnswerError, Answers};
 
@@ -105,7 +106,7 @@ pub(super) async fn flows(
     let sending = shared.stream_gate.enter().await?;
     let answers = shared.answers.clone();
     let page = shared.store_gate.run(move || Ok(answers.flows(&question)?)).await?;
-    let (pieces, body) = stream::channel(shared.options.limits.stream_time);
+    let (pieces, body) = stream::channel(Patience::Whole(shared.options.limits.stream_time));
     tokio::task::spawn_blocking(move || {
         if let Err(error) = stream::write_page(&page, form, pieces) {
             tracing::debug!(%error, "a reader left before the page ended");
@@ -117,6 +118,35 @@ pub(super) async fn flows(
         (header::VARY, HeaderValue::from_static("accept")),
     ];
     Ok((headers, Body::new(body)).into_response())
+}
+
+/// All flows of a range, page after page: what is held is a page, however long the range.
+pub(super) async fn export(
+    State(shared): State<Shared>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, Problem> {
+    let mut question =
+        questions::export(&given(&parameters::EXPORT, query.as_deref())?, shared.now())?;
+    let sending = shared.stream_gate.enter().await?;
+    let answers = shared.answers.clone();
+    let asked = question.clone();
+    let first = shared.store_gate.run(move || Ok(answers.flows(&asked)?)).await?;
+    let (pieces, body) = stream::channel(Patience::Piece(shared.options.limits.stream_time));
+    let runtime = Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let next = |cursor: String| {
+            question.cursor = Some(cursor);
+            let place = runtime.block_on(shared.store_gate.enter());
+            let page = place.and_then(|_place| Ok(shared.answers.flows(&question)?));
+            page.inspect_err(|problem| tracing::warn!(?problem, "an export was cut short")).ok()
+        };
+        if let Err(error) = stream::write_all(first, next, pieces) {
+            tracing::debug!(%error, "a reader left before the export ended");
+        }
+        drop(sending);
+    });
+    let media_type = HeaderValue::from_static(Form::Lines.media_type());
+    Ok(([(header::CONTENT_TYPE, media_type)], Body::new(body)).into_response())
 }
 
 fn given(endpoint: &'static Endpoint, query: Option<&str>) -> Result<Given, Problem> {

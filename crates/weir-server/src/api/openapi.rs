@@ -57,7 +57,11 @@ pub fn document() -> Value {
 }
 
 fn operation(endpoint: &Endpoint) -> Value {
-    let mut content = json!({ "application/json": { "schema": reference(endpoint.answer) } });
+    let lines = json!({ "schema": { "type": "string", "description": "One JSON object a line." } });
+    let mut content = match endpoint.answer {
+        "Lines" => json!({}),
+        answer => json!({ "application/json": { "schema": reference(answer) } }),
+    };
     let mut problems = vec![
         ProblemKind::Parameter,
         ProblemKind::Method,
@@ -68,8 +72,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     ];
     if endpoint.parameters.iter().any(|parameter| parameter.kind == Kind::Cursor) {
         problems.push(ProblemKind::CursorGone);
-        content["application/x-ndjson"] =
-            json!({ "schema": { "type": "string", "description": "One JSON object a line." } });
+        content["application/x-ndjson"] = lines;
     }
     let mut responses = refused(&problems);
     responses

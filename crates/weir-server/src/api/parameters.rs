@@ -109,7 +109,8 @@ const fn by(default: &'static str, about: &'static str) -> Parameter {
 }
 
 /// All paths that answer questions.
-pub(super) const ENDPOINTS: &[Endpoint] = &[STATUS, TOP, SERIES, FLOWS, VALUES, CONNECTIONS, RATES];
+pub(super) const ENDPOINTS: &[Endpoint] =
+    &[STATUS, TOP, SERIES, FLOWS, EXPORT, VALUES, CONNECTIONS, RATES];
 
 pub(super) const STATUS: Endpoint = Endpoint {
     path: "/api/v1/status",
@@ -185,15 +186,29 @@ pub(super) const FLOWS: Endpoint = Endpoint {
             "Largest first by this, without pages. Left out: by time.",
         ),
         limit("1000", 1, MAX_ROWS),
-        parameter(
-            "cursor",
-            Kind::Cursor,
-            None,
-            "69145e80.a.691460d8.3e7.5cf1b1b8cc1b1ff3c1a2d4be6a1d5f0e",
-            "next_cursor of the page before.",
-        ),
+        CURSOR,
     ],
     answer: "Flows",
+};
+
+const CURSOR: Parameter = parameter(
+    "cursor",
+    Kind::Cursor,
+    None,
+    "69145e80.a.691460d8.3e7.5cf1b1b8cc1b1ff3c1a2d4be6a1d5f0e",
+    "next_cursor of the page before.",
+);
+
+pub(super) const EXPORT: Endpoint = Endpoint {
+    path: "/api/v1/flows/export",
+    id: "export",
+    summary: "All flows of a range",
+    about: "As flows by time, without an end to its length: a row a line, sent while it is read. \
+            Every so many rows a line with next_cursor stands between them; the last line's is \
+            null. An answer that breaks off has no such last line: ask again with the last cursor \
+            that came, and leave away the rows behind it.",
+    parameters: &[since("10m"), UNTIL, FILTER, step("10s"), CURSOR],
+    answer: "Lines",
 };
 
 pub(super) const VALUES: Endpoint = Endpoint {

@@ -61,13 +61,14 @@ pub(super) enum Kind {
     Host,
     Busy,
     TooSlow,
+    Away,
     Store,
     Internal,
 }
 
 impl Kind {
     /// All of them.
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Self::Parameter,
         Self::Filter,
         Self::Question,
@@ -77,6 +78,7 @@ impl Kind {
         Self::Host,
         Self::Busy,
         Self::TooSlow,
+        Self::Away,
         Self::Store,
         Self::Internal,
     ];
@@ -103,6 +105,11 @@ impl Kind {
                 ("busy", StatusCode::SERVICE_UNAVAILABLE, "Too much is being asked just now")
             }
             Self::TooSlow => ("too-slow", StatusCode::GATEWAY_TIMEOUT, "It took too long"),
+            Self::Away => (
+                "store-away",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The store cannot be asked just now",
+            ),
             Self::Store => ("store", StatusCode::INTERNAL_SERVER_ERROR, "The store failed"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "weir has a defect"),
         }
@@ -169,6 +176,7 @@ impl From<AnswerError> for Problem {
             AnswerError::Question(detail) => Self::new(Kind::Question, detail),
             AnswerError::CursorGone => Self::new(Kind::CursorGone, error.to_string()),
             AnswerError::Busy(detail) => Self::new(Kind::Busy, detail),
+            AnswerError::Away(detail) => Self::new(Kind::Away, detail),
             AnswerError::Store(error) => {
                 tracing::warn!(%error, "a question could not be answered");
                 Self::new(Kind::Store, error.to_string())

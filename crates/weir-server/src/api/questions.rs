@@ -62,6 +62,20 @@ pub(super) fn flows(given: &Given, now: u64) -> Result<FlowsQuestion, Problem> {
     })
 }
 
+/// All flows of a range, in pages of this many rows.
+const EXPORT_ROWS: usize = 2_000;
+
+pub(super) fn export(given: &Given, now: u64) -> Result<FlowsQuestion, Problem> {
+    Ok(FlowsQuestion {
+        range: range(given, now)?,
+        filter: filter_of(given)?,
+        step_seconds: given.value("step", step)?.unwrap_or(WINDOW_SECONDS),
+        sort: None,
+        limit: Some(EXPORT_ROWS),
+        cursor: given.value("cursor", cursor)?,
+    })
+}
+
 pub(super) fn values(given: &Given) -> Result<ValuesQuestion, Problem> {
     Ok(ValuesQuestion {
         dimension: given

@@ -1,4 +1,4 @@
-//! A page of flows, sent while it is written.
+//! A page of flows, or all of them, sent while it is written.
 //!
 //! What is sent has an end of its own: when writing fails half way, the connection is cut, and
 //! nobody takes a part for the whole.
@@ -14,7 +14,7 @@ use serde::Serializer;
 use serde::ser::Serialize;
 use serde_json::json;
 use tokio::sync::mpsc;
-use tokio::time::{Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::answer::{Cell, FlowsPage};
 use crate::moment::rfc3339;
@@ -52,16 +52,49 @@ impl Form {
     }
 }
 
-/// A body, and where it is written to. It is cut after `deadline`.
-pub(super) fn channel(deadline: Duration) -> (Pieces, PiecesBody) {
+/// How long a body may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// From its beginning to its end.
+    Whole(Duration),
+    /// From one piece to the next.
+    Piece(Duration),
+}
+
+/// A body, and where it is written to. It is cut when patience ends.
+pub(super) fn channel(patience: Patience) -> (Pieces, PiecesBody) {
     let (sender, receiver) = mpsc::channel(MAX_WAITING);
     let pieces = Pieces { sender, piece: Vec::with_capacity(MAX_PIECE) };
-    (pieces, PiecesBody { receiver, deadline: Box::pin(sleep(deadline)), is_whole: false })
+    let (Patience::Whole(time) | Patience::Piece(time)) = patience;
+    let deadline = Box::pin(sleep(time));
+    (pieces, PiecesBody { receiver, deadline, patience, is_whole: false })
+}
+
+/// Writes a page, and each that `next` gives for a cursor, as lines. Where `next` gives none, the
+/// body is cut: the last cursor that was written leads on.
+pub(super) fn write_all(
+    first: FlowsPage,
+    mut next: impl FnMut(String) -> Option<FlowsPage>,
+    mut pieces: Pieces,
+) -> io::Result<()> {
+    let mut page = first;
+    loop {
+        write_lines(&page, &names(&page), &mut pieces)?;
+        // Whoever is cut off later can go on here.
+        pieces.send()?;
+        let Some(cursor) = page.next_cursor else { return pieces.end() };
+        let Some(following) = next(cursor) else { return Ok(()) };
+        page = following;
+    }
+}
+
+fn names(page: &FlowsPage) -> Vec<String> {
+    page.report.columns.iter().map(|column| column.name()).collect()
 }
 
 /// Writes a page and its end.
 pub(super) fn write_page(page: &FlowsPage, form: Form, mut pieces: Pieces) -> io::Result<()> {
-    let names: Vec<String> = page.report.columns.iter().map(|column| column.name()).collect();
+    let names = names(page);
     match form {
         Form::Json => write_object(page, &names, &mut pieces)?,
         Form::Lines => write_lines(page, &names, &mut pieces)?,
@@ -160,6 +193,7 @@ impl Write for Pieces {
 pub(super) struct PiecesBody {
     receiver: mpsc::Receiver<Piece>,
     deadline: Pin<Box<Sleep>>,
+    patience: Patience,
     is_whole: bool,
 }
 
@@ -179,7 +213,12 @@ impl Body for PiecesBody {
         }
         match self.receiver.poll_recv(context) {
             Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Piece::Bytes(bytes))) => Poll::Ready(Some(Ok(Frame::data(bytes)))),
+            Poll::Ready(Some(Piece::Bytes(bytes))) => {
+                if let Patience::Piece(time) = self.patience {
+                    self.deadline.as_mut().reset(Instant::now() + time);
+                }
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
             Poll::Ready(Some(Piece::End)) => {
                 self.is_whole = true;
                 Poll::Ready(None)
@@ -213,7 +252,7 @@ mod tests {
     #[tokio::test]
     async fn what_has_no_end_is_an_error_and_pieces_are_bounded() {
         for ends in [true, false] {
-            let (mut pieces, body) = channel(Duration::from_mins(1));
+            let (mut pieces, body) = channel(Patience::Whole(Duration::from_mins(1)));
             let writing = tokio::task::spawn_blocking(move || {
                 pieces.write_all(&vec![b'x'; 3 * MAX_PIECE + 1]).unwrap();
                 if ends {

@@ -16,6 +16,7 @@ use weir_flow::{Endpoint, EndpointKind, Name, Resolution, WallTime};
 use weir_store::{FlowStore, Memory, StoreError};
 
 use super::names::Names;
+use super::news::{self, News};
 use super::{Shared, chain};
 
 /// Between two writes.
@@ -63,8 +64,10 @@ impl Keeper {
     pub(super) fn start(shared: Arc<Shared>, store: Arc<dyn FlowStore>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::sync_channel(1);
         let counters = Arc::new(Counters::default());
+        let news = store.is_shared().then(News::new);
+        let counters_there = Arc::clone(&counters);
         let mut keeping =
-            Keeping { shared, store, counters: Arc::clone(&counters), waiting: Vec::new() };
+            Keeping { shared, store, counters: counters_there, waiting: Vec::new(), news };
         let run = move || {
             let mut ticks = 0;
             while let Err(mpsc::RecvTimeoutError::Timeout) = stopped.recv_timeout(TICK) {
@@ -101,20 +104,39 @@ struct Keeping {
     counters: Arc<Counters>,
     /// What the store did not take yet.
     waiting: Vec<Change>,
+    /// Where other servers share the store.
+    news: Option<News>,
 }
 
 impl Keeping {
     fn tick(&mut self, ticks: u64) {
+        let has_own = self.shared.read().counts().changes > 0;
+        self.hear();
         if ticks.is_multiple_of(FORGET_TICKS) {
             let now = (self.shared.clock)();
             let horizon = WallTime(now.0.saturating_sub(KEPT_SECONDS * SECOND));
             self.shared.write().forget_before(horizon);
         }
         // Every change says that the book was complete when it was written.
-        let has_news = self.shared.read().counts().changes > 0;
-        if has_news || ticks.is_multiple_of(QUIET_TICKS) {
+        if has_own || ticks.is_multiple_of(QUIET_TICKS) {
             self.shared.note_complete();
             self.write();
+        }
+    }
+
+    /// Takes in what agents told other servers.
+    fn hear(&mut self) {
+        let Some(news) = &mut self.news else { return };
+        match news.read(&*self.store, (self.shared.clock)().seconds()) {
+            Ok(changes) if changes.is_empty() => {}
+            Ok(changes) => {
+                let mut cluster = self.shared.write();
+                self.waiting.append(&mut cluster.take_changes());
+                news::take_in(&mut cluster, changes);
+            }
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "cannot read what other servers were told");
+            }
         }
     }
 
@@ -123,8 +145,12 @@ impl Keeping {
         let now = (self.shared.clock)().seconds();
         while !self.waiting.is_empty() {
             let count = self.waiting.len().min(AT_ONCE);
-            let memories: Vec<Memory> =
-                self.waiting[..count].iter().filter_map(|change| encode(change, now)).collect();
+            let changes = &self.waiting[..count];
+            let mut memories: Vec<Memory> =
+                changes.iter().filter_map(|change| encode(change, now)).collect();
+            if let Some(news) = &mut self.news {
+                memories.append(&mut news.of(changes, now));
+            }
             if let Err(error) = self.store.remember(&memories) {
                 tracing::warn!(error = %chain(&error), "cannot keep what is known of the cluster");
                 break;
@@ -150,7 +176,13 @@ pub(super) fn restore(cluster: &mut Cluster, store: &dyn FlowStore) -> Result<()
         after.clone_from(&last.key);
         for memory in &page {
             if let Some(change) = decode(memory, &mut names) {
-                cluster.restore(change);
+                match change {
+                    // Its agent may go on speaking to another server, and not tell it here.
+                    Change::Local { .. } if store.is_shared() => {
+                        news::take_in(cluster, vec![change]);
+                    }
+                    change => cluster.restore(change),
+                }
             } else {
                 unread += 1;
             }
@@ -217,7 +249,7 @@ texts!(
 );
 
 /// Later changes of the same thing have the same key.
-fn encode(change: &Change, now_seconds: u64) -> Option<Memory> {
+pub(super) fn encode(change: &Change, now_seconds: u64) -> Option<Memory> {
     let pair = |bounds: Bounds| (bounds.earliest.0, bounds.latest.0);
     let (key, written) = match change {
         Change::Held { address, uid, endpoint, from, to } => {
@@ -251,7 +283,7 @@ fn encode(change: &Change, now_seconds: u64) -> Option<Memory> {
     })
 }
 
-fn decode(memory: &Memory, names: &mut Names) -> Option<Change> {
+pub(super) fn decode(memory: &Memory, names: &mut Names) -> Option<Change> {
     let bounds = |(earliest, latest)| Bounds::between(WallTime(earliest), WallTime(latest));
     Some(match serde_json::from_slice(&memory.value).ok()? {
         Written::Held { address, uid, who, from, to } => {

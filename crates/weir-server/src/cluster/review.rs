@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::connect::{Access, ClusterError};
 use super::lenient::{Any, Fields, Lenient};
 use super::{Watched, chain};
-use crate::wire::{Denial, Denied, Identify, Identifying, Identity};
+use crate::wire::{Denial, Denied, Identify, Identifying, IdentifyingServer, Identity};
 
 const PATH: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
 /// Bytes of a token; a service account's has about a thousand.
@@ -36,6 +36,8 @@ pub struct ReviewerConfig {
     pub audience: String,
     /// The service accounts that agents run as: namespace and name.
     pub accounts: Vec<(Box<str>, Box<str>)>,
+    /// The service accounts that other servers run as.
+    pub servers: Vec<(Box<str>, Box<str>)>,
     /// How long a yes is remembered. Streams ask again every 10 s: together that is how soon an
     /// agent that was shut out is out, and 60 s is the most it may take.
     pub yes: Duration,
@@ -50,6 +52,7 @@ impl Default for ReviewerConfig {
         Self {
             audience: "weir".to_owned(),
             accounts: vec![("weir".into(), "weir-agent".into())],
+            servers: vec![("weir".into(), "weir-server".into())],
             yes: Duration::from_secs(50),
             no: Duration::from_secs(10),
             answers: 16_384,
@@ -57,8 +60,15 @@ impl Default for ReviewerConfig {
     }
 }
 
+/// Whose token it is, as an agent's and as a server's.
+#[derive(Clone, Debug)]
+struct Bearer {
+    agent: Result<Identity, Denied>,
+    server: Result<String, Denied>,
+}
+
 /// Until when, and what.
-type Answer = (Instant, Result<Identity, Denied>);
+type Answer = (Instant, Result<Bearer, Denied>);
 
 /// Asks the API whose token it is, and remembers the answer for a while.
 pub struct Reviewer {
@@ -86,7 +96,7 @@ impl Reviewer {
         Ok(Self { client, watched, config, answers: Mutex::default(), keys, asking })
     }
 
-    async fn whose(&self, token: &str) -> Result<Identity, Denied> {
+    async fn whose(&self, token: &str) -> Result<Bearer, Denied> {
         if token.len() > TOKEN_BYTES {
             return Err(Denied::new(Denial::Malformed, "the token is too long to be one"));
         }
@@ -100,7 +110,7 @@ impl Reviewer {
         answer
     }
 
-    async fn ask(&self, token: &str) -> Result<Identity, Denied> {
+    async fn ask(&self, token: &str) -> Result<Bearer, Denied> {
         let audiences = [&self.config.audience];
         let review = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview",
             "spec": { "token": token, "audiences": audiences } });
@@ -127,7 +137,7 @@ impl Reviewer {
         })
     }
 
-    fn judge(&self, review: &Review) -> Result<Identity, Denied> {
+    fn judge(&self, review: &Review) -> Result<Bearer, Denied> {
         let status = review.status.fields();
         let status = status.ok_or_else(|| Denied::undecided("the token's review has no status"))?;
         if status.authenticated.get() != Some(&true) {
@@ -145,7 +155,17 @@ impl Reviewer {
         }
         let user = status.user.fields();
         let name = user.and_then(|user| user.username.text()).unwrap_or_default();
-        self.check_account(name)?;
+        Ok(Bearer { agent: self.agent(name, user), server: self.server(name) })
+    }
+
+    fn agent(&self, name: &str, user: Option<&User>) -> Result<Identity, Denied> {
+        if !is_among(&self.config.accounts, name) {
+            let detail = format!(
+                "{} is not an agent's account: name it with --agent-account if it is to be",
+                printable(name)
+            );
+            return Err(Denied::new(Denial::NotAnAgent, detail));
+        }
         let node = user.and_then(|user| self.node(user)).ok_or_else(|| {
             let detail = "neither the token nor its pod says a node: mount a projected token of the \
                           agent's own pod";
@@ -154,22 +174,15 @@ impl Reviewer {
         Ok(Identity { node, subject: name.to_owned() })
     }
 
-    fn check_account(&self, name: &str) -> Result<(), Denied> {
-        let account = name.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
-        let is_agent = account.is_some_and(|(namespace, name)| {
-            self.config
-                .accounts
-                .iter()
-                .any(|(allowed_in, allowed)| (&**allowed_in, &**allowed) == (namespace, name))
-        });
-        if is_agent {
-            return Ok(());
+    fn server(&self, name: &str) -> Result<String, Denied> {
+        if is_among(&self.config.servers, name) {
+            return Ok(name.to_owned());
         }
         let detail = format!(
-            "{} is not an agent's account: name it with --agent-account if it is to be",
+            "{} is not a server's account: name it with --server-account if it is to be",
             printable(name)
         );
-        Err(Denied::new(Denial::NotAnAgent, detail))
+        Err(Denied::new(Denial::NotAServer, detail))
     }
 
     /// The node the token is bound to; before Kubernetes 1.32 it only says the pod.
@@ -186,17 +199,17 @@ impl Reviewer {
         u128::from(high.hash_one(token)) << 64 | u128::from(low.hash_one(token))
     }
 
-    fn remembered(&self, key: u128, now: Instant) -> Option<Result<Identity, Denied>> {
+    fn remembered(&self, key: u128, now: Instant) -> Option<Result<Bearer, Denied>> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         answers.get(&key).filter(|(until, _)| *until > now).map(|(_, answer)| answer.clone())
     }
 
-    fn remember(&self, key: u128, now: Instant, answer: &Result<Identity, Denied>) {
+    fn remember(&self, key: u128, now: Instant, answer: &Result<Bearer, Denied>) {
         let kept = match answer {
-            Ok(_) => self.config.yes,
             // What could not be decided is asked again.
-            Err(denied) if denied.retry => return,
-            Err(_) => self.config.no,
+            Err(denied) | Ok(Bearer { agent: Err(denied), .. }) if denied.retry => return,
+            Ok(bearer) if bearer.is_let_in() => self.config.yes,
+            Ok(_) | Err(_) => self.config.no,
         };
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
         if answers.len() >= self.config.answers {
@@ -204,7 +217,7 @@ impl Reviewer {
         }
         if answers.len() >= self.config.answers {
             // Whoever floods with tokens gets no more than noes forgotten.
-            answers.retain(|_, (_, answer)| answer.is_ok());
+            answers.retain(|_, (_, answer)| answer.as_ref().is_ok_and(Bearer::is_let_in));
         }
         if answers.len() < self.config.answers {
             answers.insert(key, (now + kept, answer.clone()));
@@ -214,8 +227,26 @@ impl Reviewer {
 
 impl Identify for Reviewer {
     fn identify<'a>(&'a self, token: &'a str) -> Identifying<'a> {
-        Box::pin(self.whose(token))
+        Box::pin(async { self.whose(token).await?.agent })
     }
+
+    fn identify_server<'a>(&'a self, token: &'a str) -> IdentifyingServer<'a> {
+        Box::pin(async { self.whose(token).await?.server })
+    }
+}
+
+impl Bearer {
+    fn is_let_in(&self) -> bool {
+        self.agent.is_ok() || self.server.is_ok()
+    }
+}
+
+/// True where a user's name is that of one of these accounts.
+fn is_among(accounts: &[(Box<str>, Box<str>)], name: &str) -> bool {
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|it| it.split_once(':'));
+    account.is_some_and(|account| {
+        accounts.iter().any(|(namespace, name)| (&**namespace, &**name) == account)
+    })
 }
 
 /// Why the API gave no review.

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use weir_flow::{Endpoint, EndpointField, Field, Side, WallTime};
 
+use super::Hidden;
 use super::node::Node;
 use super::numbers::Numbers;
-use super::page::{matches, newest};
+use super::page::{matches, newest, shown};
 use super::table::{Live, Table};
 use crate::answer::{RateRow, Rates, RatesQuestion};
 use crate::moment;
@@ -34,7 +35,13 @@ enum Place {
     Name(Option<usize>),
 }
 
-pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> Rates {
+pub(super) fn rates(
+    table: &Table,
+    hidden: &Hidden,
+    question: &RatesQuestion,
+    now: WallTime,
+) -> Rates {
+    let is_shown = shown(table, hidden);
     let mut values: Vec<Numbers<Place, Option<String>>> =
         question.by.iter().map(|_| Numbers::default()).collect();
     let mut groups = Groups::new(question.by.len());
@@ -42,7 +49,7 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
     let mut more = false;
     for live in table.connections.values() {
         let node = &table.nodes[live.node];
-        if !matches(&question.filter, live, node) {
+        if !is_shown[live.node] || !matches(&question.filter, live, node) {
             continue;
         }
         key.clear();
@@ -71,12 +78,13 @@ pub(super) fn rates(table: &Table, question: &RatesQuestion, now: WallTime) -> R
         groups.truncate(question.limit);
     }
     groups.sort_unstable_by(busiest_first);
-    let newest = newest(table);
+    let newest = newest(table, &is_shown);
     Rates {
         at: newest.and_then(Node::read_at).map(moment::rfc3339_millis),
         interval_seconds: newest.and_then(|node| node.interval_seconds(now)),
         rates: groups.iter().map(|(key, sum)| row(&question.by, key, &texts, sum)).collect(),
         more,
+        peers: Vec::new(),
     }
 }
 

@@ -4,14 +4,17 @@ use std::collections::VecDeque;
 
 use weir_flow::frame::Header;
 use weir_flow::time::SECOND;
-use weir_flow::{BatchId, BootTime, WallTime};
+use weir_flow::{BatchId, BootTime, Epoch, WallTime};
 
+use super::hold::Hold;
 use super::table::{Key, seconds};
 
 /// Rates say nothing about now when this many ticks more should have come,
 const SILENT_TICKS: u64 = 4;
 /// and this long has passed.
 const SILENT: u64 = 15 * SECOND;
+/// Batches that are missing may still come for this long.
+const HOLE_PATIENCE: u64 = 30 * SECOND;
 
 /// One reading of a node's kernel. Ticks are told apart and measured by boot time, which nobody
 /// sets; wall time is for people.
@@ -27,6 +30,10 @@ pub(super) struct Node {
     epoch: u128,
     boot: u128,
     last: Option<BatchId>,
+    /// The numbers this server has of it: since when, and the highest. `None` once another server
+    /// has newer ones.
+    held: Option<(u64, u64)>,
+    hole: Option<Hole>,
     /// The tick before the newest whole one.
     before: Option<Tick>,
     /// The newest tick of which every batch was taken: the one that is shown.
@@ -40,11 +47,21 @@ pub(super) struct Node {
     pub(super) leaving_out: u64,
 }
 
+/// Numbers that were passed over: another server may have them, or they are late.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    /// The tick before it.
+    after: BootTime,
+    missing: u64,
+}
+
 /// What a batch means for its node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Begun {
     /// It tells nothing new.
     No,
+    /// It is older than what is known: it only tells what has ended since.
+    Late,
     /// It is taken.
     Yes,
     /// It is taken, and its epoch is another one: what was held will not be heard of again.
@@ -58,6 +75,8 @@ impl Node {
             epoch: header.id.epoch.0,
             boot: header.boot,
             last: None,
+            held: None,
+            hole: None,
             before: None,
             newest: None,
             taking: None,
@@ -76,11 +95,13 @@ impl Node {
             // Another boot's clock does not go on from this one's.
             (self.epoch, self.boot) = (header.id.epoch.0, header.boot);
             (self.before, self.newest, self.taking) = (None, None, None);
+            self.hole = None;
         }
+        self.hold(header.id.sequence, anew);
         let tick = Tick { boot: header.sealed_at, wall: header.sealed_at.to_wall(offset) };
         let latest = self.latest().map(|latest| latest.boot);
         if latest.is_some_and(|latest| tick.boot < latest) {
-            return Begun::No;
+            return Begun::Late;
         }
         self.last = Some(header.id);
         if latest.is_none_or(|latest| tick.boot > latest) {
@@ -90,6 +111,53 @@ impl Node {
             self.leaving_out = 0;
         }
         if anew { Begun::Anew } else { Begun::Yes }
+    }
+
+    fn hold(&mut self, number: u64, anew: bool) {
+        let Some((first, highest)) = self.held.filter(|_| !anew) else {
+            self.held = Some((number, number));
+            return;
+        };
+        self.held = Some((first, highest.max(number)));
+        if number > highest.saturating_add(1) {
+            let after = self.latest().map_or(BootTime(0), |tick| tick.boot);
+            let hole = self.hole.get_or_insert(Hole { after, missing: 0 });
+            hole.missing = hole.missing.saturating_add(number - highest - 1);
+        } else if number < highest {
+            let left =
+                self.hole.map(|hole| Hole { missing: hole.missing.saturating_sub(1), ..hole });
+            self.hole = left.filter(|hole| hole.missing > 0);
+        }
+    }
+
+    /// The tick before batches that are missing and will not come any more. Said once.
+    pub(super) fn given_up(&mut self) -> Option<BootTime> {
+        let Hole { after, .. } = self.hole?;
+        let latest = self.latest()?.boot;
+        if latest.0.saturating_sub(after.0) <= HOLE_PATIENCE {
+            return None;
+        }
+        self.hole = None;
+        Some(after)
+    }
+
+    /// What this server has of the node, where it still holds it.
+    pub(super) fn hold_of(&self) -> Option<Hold> {
+        let (first, last) = self.held?;
+        Some(Hold {
+            node: self.name.to_string(),
+            epoch: Epoch(self.epoch).to_string(),
+            first,
+            last,
+            read_at: self.latest().map_or(0, |tick| tick.wall.0),
+        })
+    }
+
+    /// Another server has newer batches: what is known here is not now.
+    pub(super) fn let_go(&mut self) {
+        (self.before, self.newest, self.taking, self.hole) = (None, None, None, None);
+        self.held = None;
+        (self.left_out, self.leaving_out) = (0, 0);
     }
 
     /// The tick being taken is whole.

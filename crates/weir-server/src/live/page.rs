@@ -7,14 +7,21 @@ use std::sync::Arc;
 use weir_flow::filter::FlowView;
 use weir_flow::{Endpoint, Filter, Name, Totals, WallTime, port};
 
+use super::Hidden;
 use super::node::Node;
 use super::numbers::Numbers;
 use super::table::{Key, Live, Table, seconds};
 use crate::answer::{ConnectionRow, ConnectionSort, Connections, ConnectionsQuestion, End};
 use crate::moment;
 
-pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime) -> Connections {
+pub(super) fn page(
+    table: &Table,
+    hidden: &Hidden,
+    question: &ConnectionsQuestion,
+    now: WallTime,
+) -> Connections {
     let ConnectionsQuestion { node, filter, state, sort, offset, limit } = question;
+    let is_shown = shown(table, hidden);
     let in_node =
         |live: &Live| node.as_deref().is_none_or(|wanted| *wanted == *table.nodes[live.node].name);
     let in_state = |live: &Live| {
@@ -23,10 +30,14 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
         })
     };
     let mut bytes_per_second: Option<f64> = None;
-    let mut matching = 0;
+    let (mut known, mut matching) = (0, 0);
     let mut first = First::new(*sort, offset.saturating_add(*limit));
     for (key, live) in &table.connections {
+        if !is_shown[live.node] {
+            continue;
+        }
         let node = &table.nodes[live.node];
+        known += u64::from(live.ended.is_none());
         if !(in_node(live) && in_state(live) && matches(filter, live, node)) {
             continue;
         }
@@ -39,16 +50,18 @@ pub(super) fn page(table: &Table, question: &ConnectionsQuestion, now: WallTime)
     }
     let rows = first.in_order();
     let connections = rows.iter().skip(*offset).map(|chosen| chosen.row(now)).collect();
-    let newest = newest(table);
+    let nodes = || table.nodes.iter().zip(&is_shown).filter(|(_, shown)| **shown);
+    let newest = newest(table, &is_shown);
     Connections {
         at: newest.and_then(Node::read_at).map(moment::rfc3339_millis),
         interval_seconds: newest.and_then(|node| node.interval_seconds(now)),
-        known: count(table.connections.len().saturating_sub(table.ended())),
-        ended: count(table.ended()),
+        known,
+        ended: nodes().map(|(node, _)| count(node.ended.len())).sum(),
         matching,
-        left_out: table.left_out(),
+        left_out: nodes().map(|(node, _)| node.left_out).sum(),
         bytes_per_second,
         connections,
+        peers: Vec::new(),
     }
 }
 
@@ -56,9 +69,16 @@ fn count(number: usize) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// The node that was heard of last.
-pub(super) fn newest(table: &Table) -> Option<&Node> {
-    table.nodes.iter().filter(|node| node.read_at().is_some()).max_by_key(|node| node.read_at())
+/// By the node's place: whether it is shown.
+pub(super) fn shown(table: &Table, hidden: &Hidden) -> Vec<bool> {
+    table.nodes.iter().map(|node| !hidden.contains(&*node.name)).collect()
+}
+
+/// Of the nodes that are shown, the one that was heard of last.
+pub(super) fn newest<'a>(table: &'a Table, is_shown: &[bool]) -> Option<&'a Node> {
+    let nodes = table.nodes.iter().zip(is_shown).filter(|(_, shown)| **shown);
+    let read = nodes.map(|(node, _)| node).filter(|node| node.read_at().is_some());
+    read.max_by_key(|node| node.read_at())
 }
 
 pub(super) fn matches(filter: &Filter, live: &Live, node: &Node) -> bool {
@@ -158,7 +178,9 @@ fn rank_by_name<'b>(chosen: &mut [Chosen<'b>], side: impl Fn(&'b Live) -> &'b Ar
     }
 }
 
-/// Largest first, unknown last; ties by bytes, then by key, so that the order is always the same.
+/// Largest first, unknown last; ties by bytes, then by node and key, so that the order is always
+/// the same. Rows of several servers are put in the same order by what they say
+/// (`peers::merge`).
 fn compare(sort: ConnectionSort, one: &Chosen<'_>, other: &Chosen<'_>) -> Ordering {
     let ascending = match sort {
         ConnectionSort::Rate => descending(one.rate.map(sum), other.rate.map(sum)),
@@ -167,7 +189,9 @@ fn compare(sort: ConnectionSort, one: &Chosen<'_>, other: &Chosen<'_>) -> Orderi
             descending(one.rate.map(|r| r[1]), other.rate.map(|r| r[1]))
         }
         ConnectionSort::Age => {
-            let age = |live: &Live| (live.start.is_none(), Reverse(live.start));
+            // To the millisecond, as rows say it.
+            let start = |live: &Live| live.start.map(|start| start.0 / 1_000_000);
+            let age = |live: &Live| (live.start.is_none(), Reverse(start(live)));
             age(one.live).cmp(&age(other.live))
         }
         ConnectionSort::Protocol => one.live.protocol.cmp(&other.live.protocol),
@@ -175,17 +199,29 @@ fn compare(sort: ConnectionSort, one: &Chosen<'_>, other: &Chosen<'_>) -> Orderi
             let state = |live: &Live| (live.state().is_none(), live.state());
             state(one.live).cmp(&state(other.live))
         }
-        ConnectionSort::Port => one.live.destination_port.cmp(&other.live.destination_port),
+        ConnectionSort::Port => port_of(one, |live| live.destination_port)
+            .cmp(&port_of(other, |live| live.destination_port)),
         ConnectionSort::Source => {
-            (one.name, one.live.source_port).cmp(&(other.name, other.live.source_port))
+            let place = |one: &Chosen<'_>| (one.name, port_of(one, |live| live.source_port));
+            place(one).cmp(&place(other))
         }
         ConnectionSort::Destination => {
-            (one.name, one.live.destination_port).cmp(&(other.name, other.live.destination_port))
+            let place = |one: &Chosen<'_>| (one.name, port_of(one, |live| live.destination_port));
+            place(one).cmp(&place(other))
         }
         ConnectionSort::Bytes => Ordering::Equal,
     };
     let bytes = |live: &Live| live.totals.map(Totals::bytes);
-    ascending.then_with(|| bytes(other.live).cmp(&bytes(one.live))).then(one.key.cmp(&other.key))
+    let place = |one: &Chosen<'_>| (one.key.1, one.key.0);
+    ascending
+        .then_with(|| bytes(other.live).cmp(&bytes(one.live)))
+        .then_with(|| one.node.name.cmp(&other.node.name))
+        .then_with(|| place(one).cmp(&place(other)))
+}
+
+/// A port, where the protocol has ports.
+fn port_of(one: &Chosen<'_>, port: impl Fn(&Live) -> u16) -> Option<u16> {
+    one.live.protocol.has_ports().then(|| port(one.live))
 }
 
 fn sum([sent, received]: [f64; 2]) -> f64 {

@@ -11,6 +11,7 @@ use weir_flow::{
     BootTime, ConnectionState, Endpoint, FlowRecord, Protocol, RecordFlags, Totals, WallTime,
 };
 
+use super::hold::Hold;
 use super::node::{Begun, Node};
 
 /// How long a connection that ended stays to be seen.
@@ -45,6 +46,8 @@ pub(super) struct Live {
     pub(super) totals: Option<Totals>,
     /// The tick that told of it first.
     met_in: BootTime,
+    /// The tick that told of it last.
+    told_in: BootTime,
     /// How fast it was in the tick in which it last moved, and in the one before that: while a tick
     /// is being taken, the one before it is shown.
     last: Movement,
@@ -96,8 +99,14 @@ impl Table {
         Self { limit, nodes: Vec::new(), connections: HashMap::new() }
     }
 
-    /// Begins a batch; the node's place, or `None` where the batch tells nothing new.
-    pub(super) fn begin(&mut self, name: &str, header: &Header, offset: i64) -> Option<usize> {
+    /// Begins a batch; the node's place, and whether the batch is older than what is known. `None`
+    /// where it tells nothing new.
+    pub(super) fn begin(
+        &mut self,
+        name: &str,
+        header: &Header,
+        offset: i64,
+    ) -> Option<(usize, bool)> {
         let place = match self.nodes.iter().position(|node| *node.name == *name) {
             Some(place) => place,
             None if self.nodes.len() < NODES_MAX => {
@@ -108,11 +117,33 @@ impl Table {
         };
         match self.nodes[place].begin(header, offset) {
             Begun::No => return None,
+            Begun::Late => return Some((place, true)),
             Begun::Yes => {}
             Begun::Anew => self.clear(place),
         }
         self.bury(place);
-        Some(place)
+        if let Some(before) = self.nodes[place].given_up() {
+            // Some of those that nothing was heard of since have ended in what is missing.
+            self.connections.retain(|_, live| {
+                live.node != place || live.told_in > before || live.ended.is_some()
+            });
+        }
+        Some((place, false))
+    }
+
+    /// What is held of every node.
+    pub(super) fn holds(&self) -> Vec<Hold> {
+        self.nodes.iter().filter_map(Node::hold_of).collect()
+    }
+
+    /// Another server has newer batches of the node than this one.
+    pub(super) fn let_go(&mut self, than: &Hold) {
+        let held = |node: &Node| node.hold_of().is_some_and(|hold| than.is_newer_than(&hold));
+        let place = self.nodes.iter().position(|node| *node.name == *than.node);
+        if let Some(place) = place.filter(|place| held(&self.nodes[*place])) {
+            self.clear(place);
+            self.nodes[place].let_go();
+        }
     }
 
     /// The batch's tick is whole.
@@ -124,16 +155,6 @@ impl Table {
     pub(super) fn clear(&mut self, place: usize) {
         self.connections.retain(|_, live| live.node != place);
         self.nodes[place].ended.clear();
-    }
-
-    /// Connections that ended and are still there.
-    pub(super) fn ended(&self) -> usize {
-        self.nodes.iter().map(|node| node.ended.len()).sum()
-    }
-
-    /// Connections that could not be held, in each node's newest tick.
-    pub(super) fn left_out(&self) -> u64 {
-        self.nodes.iter().map(|node| node.left_out).sum()
     }
 
     pub(super) fn forget(&mut self, key: Key) {
@@ -204,6 +225,7 @@ impl Live {
             start: record.start,
             totals: None,
             met_in: tick,
+            told_in: tick,
             last: Movement::default(),
             before: Movement::default(),
             moved_at: None,
@@ -219,6 +241,7 @@ impl Live {
         since_before: u64,
         at: WallTime,
     ) {
+        self.told_in = tick;
         self.totals = (!record.flags.has(RecordFlags::UNCOUNTED)).then_some(record.to);
         self.state = record.state;
         self.picked_up = record.flags.has(RecordFlags::PICKED_UP);

@@ -121,7 +121,54 @@ fn a_tick_in_several_batches_is_one_tick_and_none_is_taken_twice() {
     assert!(!take(&live, &header(3, 12), &[record(2, (10, 12), 0, 400)]), "asked for again");
     let answer = ask(&live, 12, ConnectionsQuestion::default());
     assert_eq!(answer.bytes_per_second, Some(300.0));
-    assert!(!take(&live, &header(4, 11), &[record(1, (10, 11), 0, 1)]), "a backlog is not now");
+    take(&live, &header(4, 11), &[record(1, (10, 11), 0, 1)]);
+    assert_eq!(ask(&live, 12, ConnectionsQuestion::default()), answer, "a backlog is not now");
+}
+
+#[test]
+fn what_ended_in_a_batch_that_comes_late_is_gone() {
+    let live = Live::default();
+    let all: Vec<FlowRecord> = (1..=3).map(|number| record(number, (9, 10), 0, 1)).collect();
+    take(&live, &header(1, 10), &all);
+    take(&live, &header(3, 14), &[record(3, (10, 14), 1, 2)]);
+    let closed = FlowRecord { flags: RecordFlags::CLOSED, ..record(1, (10, 12), 1, 2) };
+    take(&live, &header(2, 12), &[closed]);
+    let numbers: Vec<String> = rows(&live, 14).into_iter().map(|row| row.id).collect();
+    assert_eq!(numbers.len(), 2, "{numbers:?}");
+    // Nothing is missing: nothing is given up.
+    take(&live, &header(4, 60), &[]);
+    assert_eq!(rows(&live, 60).len(), 2);
+}
+
+#[test]
+fn what_was_not_heard_of_since_batches_went_elsewhere_is_given_up() {
+    let live = Live::default();
+    let all: Vec<FlowRecord> = (1..=3).map(|number| record(number, (9, 10), 0, 1)).collect();
+    take(&live, &header(1, 10), &all);
+    take(&live, &header(9, 20), &[record(3, (10, 20), 1, 2)]);
+    assert_eq!(rows(&live, 20).len(), 3, "they may be late");
+    take(&live, &header(10, 41), &[]);
+    assert_eq!(rows(&live, 41).len(), 1);
+}
+
+#[test]
+fn a_node_that_another_server_hears_is_let_go_until_it_is_back() {
+    let live = Live::default();
+    take(&live, &header(1, 10), &[record(1, (9, 10), 0, 1)]);
+    let hold = live.holds().remove(0);
+    assert_eq!((hold.first, hold.last, hold.read_at), (1, 1, 10 * SECOND));
+    let newer = Hold { last: 2, ..hold.clone() };
+    assert!(newer.is_newer_than(&hold) && !newer.is_level_with(&hold));
+    live.let_go(&hold);
+    assert_eq!(rows(&live, 10).len(), 1, "it has the same");
+    live.let_go(&newer);
+    assert_eq!((rows(&live, 10).len(), live.holds()), (0, vec![]));
+    take(&live, &header(3, 14), &[record(1, (12, 14), 5, 6)]);
+    assert_eq!((rows(&live, 14).len(), live.holds()[0].first), (1, 3));
+    let hidden = Hidden::from_iter([NODE.to_owned()]);
+    let question = ConnectionsQuestion { limit: 9, ..ConnectionsQuestion::default() };
+    let (answer, _) = live.connections_without(&hidden, &question, WallTime(14 * SECOND));
+    assert_eq!((answer.known, answer.matching, answer.at), (0, 0, None));
 }
 
 #[test]

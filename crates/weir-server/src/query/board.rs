@@ -1,10 +1,11 @@
 //! What the agents last said of themselves.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::answer::{NodeStatus, State};
+use crate::kubenetmon::Counts;
 use crate::moment;
 
 /// More nodes than any cluster has; what is beyond is left out, with a word in the log.
@@ -19,17 +20,29 @@ const PATIENCE_SECONDS: u64 = 30;
 pub struct Board {
     data_dir: Option<String>,
     nodes: RwLock<BTreeMap<String, NodeStatus>>,
+    kubenetmon: OnceLock<Arc<Counts>>,
 }
 
 impl Board {
     /// An empty board of a process whose store is in `data_dir`.
     pub fn new(data_dir: Option<String>) -> Self {
-        Self { data_dir, nodes: RwLock::default() }
+        Self { data_dir, nodes: RwLock::default(), kubenetmon: OnceLock::new() }
     }
 
     /// Where the embedded store is.
     pub fn data_dir(&self) -> Option<&str> {
         self.data_dir.as_deref()
+    }
+
+    /// Shows what kubenetmon's agents report, from now on. The first call counts.
+    pub fn set_kubenetmon(&self, counts: Arc<Counts>) {
+        // One door is opened in a process.
+        drop(self.kubenetmon.set(counts));
+    }
+
+    /// What kubenetmon's agents reported, where they are let in.
+    pub fn kubenetmon(&self) -> Option<&Counts> {
+        self.kubenetmon.get().map(Arc::as_ref)
     }
 
     /// Takes the place of what this node said before.
@@ -43,6 +56,17 @@ impl Board {
             return;
         }
         nodes.insert(status.node.clone(), status);
+    }
+
+    /// How long each node has been silent, seconds.
+    pub(crate) fn silences(&self, now_seconds: u64) -> Vec<(String, u64)> {
+        let said = self.nodes(now_seconds).into_iter();
+        said.filter_map(|said| Some((said.node, said.silent_seconds?))).collect()
+    }
+
+    /// Forgets what a node said: it speaks to another server now.
+    pub(crate) fn let_go(&self, node: &str) {
+        self.nodes.write().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
     /// Each node's last word by name, corrected by how long ago it was.

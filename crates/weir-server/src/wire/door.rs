@@ -23,6 +23,7 @@ use super::seldom::Seldom;
 use super::session::Session;
 use super::{Announce, Spoken, WireLimits};
 use crate::answer::NodeStatus;
+use crate::peers::Local;
 use crate::query::{Board, Clock};
 
 /// Answers that may wait to be written, per stream.
@@ -42,6 +43,8 @@ pub(super) struct Shared {
     pub(super) store: Arc<dyn FlowStore>,
     pub(super) streams: Mutex<HashMap<Name, usize>>,
     pub(super) denials: Seldom,
+    /// Answers other servers, where there are any.
+    pub(super) peers: Option<Arc<Local>>,
 }
 
 /// What an agent must show.
@@ -82,10 +85,15 @@ impl Shared {
 
     /// Counts and logs a denial; what the other side is told.
     pub(super) fn deny(&self, peer: &str, denied: &Denied) -> Status {
+        self.deny_whom("an agent", peer, denied)
+    }
+
+    /// The same for whoever came through another door.
+    pub(super) fn deny_whom(&self, who: &str, peer: &str, denied: &Denied) -> Status {
         self.counts.count_denied(denied.reason);
         let Denied { reason, detail, retry } = denied;
         if let Some(hidden) = self.denials.may_say() {
-            tracing::warn!(peer, reason = reason.name(), detail, hidden, "an agent is not let in");
+            tracing::warn!(peer, reason = reason.name(), detail, hidden, "{who} is not let in");
         }
         let text = denied.to_string();
         match reason {
@@ -100,16 +108,23 @@ impl Shared {
     }
 
     pub(super) async fn identify(&self, token: &str) -> Result<Identity, Denied> {
+        let asked = timeout(self.limits.identify_time, self.tokens()?.identify(token)).await;
+        let identity = asked.unwrap_or_else(|_late| Err(unsaid()))?;
+        checked_node(&identity.node)?;
+        Ok(identity)
+    }
+
+    pub(super) async fn identify_server(&self, token: &str) -> Result<String, Denied> {
+        let asking = self.tokens()?.identify_server(token);
+        timeout(self.limits.identify_time, asking).await.unwrap_or_else(|_late| Err(unsaid()))
+    }
+
+    fn tokens(&self) -> Result<&dyn Identify, Denied> {
         let Credentials::Asked { tokens: Some(tokens) } = &self.credentials else {
             let detail = "tokens are not accepted here: use a client certificate";
             return Err(Denied::new(Denial::Missing, detail));
         };
-        let asked = timeout(self.limits.identify_time, tokens.identify(token)).await;
-        let identity = asked.unwrap_or_else(|_late| {
-            Err(Denied::undecided("nobody said in time whose token it is"))
-        })?;
-        checked_node(&identity.node)?;
-        Ok(identity)
+        Ok(&**tokens)
     }
 
     pub(super) fn place(self: &Arc<Self>, node: &Name) -> Result<Place, Denied> {
@@ -150,6 +165,11 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Takes in the births that other servers were told of.
+    pub(super) fn learns(&self, births: Vec<fence::Birth>) {
+        locked(&self.fence).learn(births);
     }
 
     pub(super) fn fenced_at(&self, stream: &Stream) -> Option<WallTime> {
@@ -218,6 +238,10 @@ impl Door {
         let identity = self.0.identify(token).await?;
         Ok((Some(identity), Some(token.to_owned())))
     }
+}
+
+fn unsaid() -> Denied {
+    Denied::undecided("nobody said in time whose token it is")
 }
 
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -38,15 +38,15 @@ impl Fence {
         epochs: impl IntoIterator<Item = (Epoch, Name)>,
     ) -> Result<Self, StoreError> {
         let mut fence = Self { nodes: HashMap::new(), owners: epochs.into_iter().collect() };
-        let mut after = Vec::new();
-        loop {
-            let kept = store.remembered(KEY, &after, PAGE)?;
-            let Some(last) = kept.last() else { return Ok(fence) };
-            after.clone_from(&last.key);
-            for (node, epoch, born) in kept.iter().filter_map(birth_of) {
-                // Another node's by now: what is committed says whose it is.
-                drop(fence.greets(&node, epoch, born, born));
-            }
+        fence.learn(births(store)?);
+        Ok(fence)
+    }
+
+    /// Takes in births that were kept, by whomever.
+    pub(super) fn learn(&mut self, births: Vec<Birth>) {
+        for Birth { node, epoch, at } in births {
+            // Another node's by now: what is committed says whose it is.
+            drop(self.greets(&node, epoch, at, at));
         }
     }
 
@@ -92,6 +92,25 @@ impl Fence {
     }
 }
 
+/// An epoch, the node it began on, and when.
+#[derive(Clone, Debug)]
+pub(super) struct Birth {
+    node: Name,
+    epoch: Epoch,
+    at: WallTime,
+}
+
+/// All births that are kept.
+pub(super) fn births(store: &dyn FlowStore) -> Result<Vec<Birth>, StoreError> {
+    let (mut births, mut after) = (Vec::new(), Vec::new());
+    loop {
+        let kept = store.remembered(KEY, &after, PAGE)?;
+        let Some(last) = kept.last() else { return Ok(births) };
+        after.clone_from(&last.key);
+        births.extend(kept.iter().filter_map(birth_of));
+    }
+}
+
 /// A birth, as it is kept over restarts.
 pub(super) fn kept(node: &str, epoch: Epoch, born: WallTime, now: WallTime) -> Memory {
     let key = [KEY, &epoch.0.to_be_bytes()].concat();
@@ -99,11 +118,12 @@ pub(super) fn kept(node: &str, epoch: Epoch, born: WallTime, now: WallTime) -> M
     Memory { key, value, until_seconds: now.seconds() + KEPT_SECONDS }
 }
 
-fn birth_of(memory: &Memory) -> Option<(Name, Epoch, WallTime)> {
+fn birth_of(memory: &Memory) -> Option<Birth> {
     let epoch = memory.key.strip_prefix(KEY)?.try_into().ok()?;
     let (born, node) = memory.value.split_first_chunk()?;
-    let node = std::str::from_utf8(node).ok()?;
-    Some((node.into(), Epoch(u128::from_be_bytes(epoch)), WallTime(u64::from_be_bytes(*born))))
+    let node = std::str::from_utf8(node).ok()?.into();
+    let (epoch, at) = (Epoch(u128::from_be_bytes(epoch)), WallTime(u64::from_be_bytes(*born)));
+    Some(Birth { node, epoch, at })
 }
 
 #[cfg(test)]
@@ -169,6 +189,21 @@ mod tests {
         assert_eq!(fence.fenced_at("n1", Epoch(1)), Some(WallTime(20)));
         assert_eq!(fence.fenced_at("n1", Epoch(2)), None);
         assert_eq!(fence.fenced_at("n2", Epoch(3)), None);
+    }
+
+    #[test]
+    fn what_another_server_was_told_is_learned_again_and_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = weir_store::Options::default();
+        let store = weir_store::SqliteStore::open(directory.path(), options).unwrap();
+        let mut fence = fence(&[("n1", 1, 10)]);
+        store.remember(&[kept("n1", Epoch(2), WallTime(20), NOW)]).unwrap();
+        assert_eq!(fence.fenced_at("n1", Epoch(1)), None);
+        for _ in 0..2 {
+            fence.learn(births(&store).unwrap());
+            assert_eq!(fence.fenced_at("n1", Epoch(1)), Some(WallTime(20)));
+        }
+        assert_eq!(fence.greets(&"n2".into(), Epoch(2), NOW, NOW), Err("n1".into()));
     }
 
     #[test]

@@ -11,12 +11,21 @@ use weir_proto::limits::NAME_BYTES_MAX;
 /// What stands behind the node's name in a certificate: `NODE.agents.weir`.
 pub const CERTIFICATE_SUFFIX: &str = ".agents.weir";
 
+/// What stands behind a server's name in a certificate: `NAME.servers.weir`.
+pub const SERVER_CERTIFICATE_SUFFIX: &str = ".servers.weir";
+
 /// Tells from a bearer token whose agent speaks. Asked again and again while a stream lasts, so
 /// answers are to be remembered for a while: at most 60 s, else nobody can be shut out.
 pub trait Identify: Send + Sync {
     /// Whose token this is. The token must not be in any text of the answer.
     fn identify<'a>(&'a self, token: &'a str) -> Identifying<'a>;
+
+    /// Which server's token this is: who it is by its credentials, for the log.
+    fn identify_server<'a>(&'a self, token: &'a str) -> IdentifyingServer<'a>;
 }
+
+/// An answer about a server's token, on its way.
+pub type IdentifyingServer<'a> = Pin<Box<dyn Future<Output = Result<String, Denied>> + Send + 'a>>;
 
 /// An answer of [`Identify`], on its way.
 pub type Identifying<'a> = Pin<Box<dyn Future<Output = Result<Identity, Denied>> + Send + 'a>>;
@@ -68,6 +77,8 @@ pub enum Denial {
     WrongAudience,
     /// Somebody who is no agent.
     NotAnAgent,
+    /// Somebody who is no server, where servers ask each other.
+    NotAServer,
     /// An agent whose node cannot be told.
     NoNode,
     /// Whoever knows could not be asked.
@@ -86,12 +97,13 @@ pub enum Denial {
 
 impl Denial {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Missing,
         Self::Malformed,
         Self::Unauthenticated,
         Self::WrongAudience,
         Self::NotAnAgent,
+        Self::NotAServer,
         Self::NoNode,
         Self::Undecided,
         Self::OtherNode,
@@ -109,6 +121,7 @@ impl Denial {
             Self::Unauthenticated => "unauthenticated",
             Self::WrongAudience => "wrong_audience",
             Self::NotAnAgent => "not_an_agent",
+            Self::NotAServer => "not_a_server",
             Self::NoNode => "no_node",
             Self::Undecided => "undecided",
             Self::OtherNode => "other_node",
@@ -143,6 +156,20 @@ pub(super) fn by_certificate(certificate: &CertificateDer<'_>) -> Result<Identit
         return Err(Denied::new(Denial::NoNode, detail));
     }
     Ok(Identity { node: checked_node(node)?, subject: format!("{node}{CERTIFICATE_SUFFIX}") })
+}
+
+/// The server that a client certificate, verified before, was made for.
+pub(super) fn server_by_certificate(certificate: &CertificateDer<'_>) -> Result<String, Denied> {
+    let malformed = |error| Denied::new(Denial::Malformed, format!("certificate: {error}"));
+    let certificate = EndEntityCert::try_from(certificate).map_err(malformed)?;
+    let name = certificate.valid_dns_names().find(|name| {
+        let server = name.strip_suffix(SERVER_CERTIFICATE_SUFFIX);
+        server.is_some_and(|server| checked_node(server).is_ok())
+    });
+    name.map(str::to_owned).ok_or_else(|| {
+        let detail = format!("the certificate has no DNS name NAME{SERVER_CERTIFICATE_SUFFIX}");
+        Denied::new(Denial::NotAServer, detail)
+    })
 }
 
 /// A node's name, where it can be one: lower case letters, digits, `-` and `.`.
@@ -201,6 +228,22 @@ mod tests {
         }
         let noise = CertificateDer::from(vec![0x30, 0x82, 0xff, 0xff]);
         assert_eq!(by_certificate(&noise).unwrap_err().reason, Denial::Malformed);
+    }
+
+    #[test]
+    fn a_certificate_names_a_server_or_none() {
+        for (names, server) in [
+            (&["weir-0.servers.weir"][..], Some("weir-0.servers.weir")),
+            (&["weir.example.org", "a.servers.weir", "b.servers.weir"], Some("a.servers.weir")),
+            (&["n1.agents.weir"], None),
+            (&["servers.weir"], None),
+            (&["*.servers.weir"], None),
+            (&["a.servers.weir.example.org"], None),
+        ] {
+            let found = server_by_certificate(&certificate(names));
+            let found = found.map_err(|denied| assert_eq!(denied.reason, Denial::NotAServer));
+            assert_eq!(found.ok().as_deref(), server, "{names:?}");
+        }
     }
 
     #[test]

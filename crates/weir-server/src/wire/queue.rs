@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use weir_flow::Epoch;
 use weir_flow::ingest::{Answer, Ranges};
 
+use super::outage::{Outage, Pass};
 use crate::ingest::{Directories, Ingest, IngestCounts, Prepared, Speaker, Views};
 use crate::query::Clock;
 
@@ -51,6 +52,7 @@ pub struct Queue {
     room: Arc<Semaphore>,
     room_units: u32,
     report: Arc<Mutex<Report>>,
+    outage: Outage,
 }
 
 /// What the thread did so far.
@@ -98,6 +100,7 @@ struct Waiting {
     frame: Vec<u8>,
     answer: oneshot::Sender<Answer>,
     room: Room,
+    pass: Pass,
 }
 
 impl Queue {
@@ -113,8 +116,10 @@ impl Queue {
         let room_units = room_units.min(u32::try_from(Semaphore::MAX_PERMITS).unwrap_or(u32::MAX));
         let room = Arc::new(Semaphore::new(usize::try_from(room_units).unwrap_or(usize::MAX)));
         let report = Arc::<Mutex<Report>>::default();
-        let queue = Self { jobs, room, room_units, report: Arc::clone(&report) };
-        let worker = Worker { ingest, limits, clock, committed, report, views_at: None };
+        let outage = Outage::default();
+        let queue =
+            Self { jobs, room, room_units, report: Arc::clone(&report), outage: outage.clone() };
+        let worker = Worker { ingest, limits, clock, committed, report, outage, views_at: None };
         let thread = thread::Builder::new().name("weir-ingest".to_owned());
         let thread = thread.spawn(move || worker.run(waiting))?;
         Ok((queue, QueueThread(thread)))
@@ -122,7 +127,9 @@ impl Queue {
 
     /// What the thread did so far.
     pub fn report(&self) -> Report {
-        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut report = self.report.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        report.counts.retried += self.outage.told();
+        report
     }
 
     /// Bytes of frames that may still wait.
@@ -157,8 +164,12 @@ impl Queue {
     }
 
     pub(super) async fn submit(&self, speaker: Speaker, frame: Vec<u8>, room: Room) -> Answer {
+        let pass = match self.outage.pass(Instant::now()) {
+            Ok(pass) => pass,
+            Err(wait) => return wait,
+        };
         let (answer, answered) = oneshot::channel();
-        let job = Job::Batch(Waiting { speaker, frame, answer, room });
+        let job = Job::Batch(Waiting { speaker, frame, answer, room, pass });
         if self.jobs.send(job).await.is_err() {
             return stopping();
         }
@@ -190,6 +201,7 @@ struct Worker<D> {
     clock: Clock,
     committed: Committed,
     report: Arc<Mutex<Report>>,
+    outage: Outage,
     views_at: Option<Instant>,
 }
 
@@ -213,9 +225,12 @@ impl<D: Directories> Worker<D> {
     }
 
     fn prepare(&mut self, job: Job, group: &mut Group) {
-        let Waiting { speaker, frame, answer, room } = match job {
+        let Waiting { speaker, frame, answer, room, pass } = match job {
             Job::Batch(batch) => batch,
             Job::Ranges { epoch, answer } => {
+                if !self.outage.lasts() {
+                    self.ingest.refresh(epoch, (self.clock)());
+                }
                 // Who asked may be gone.
                 drop(answer.send(self.ingest.committed(epoch).cloned().unwrap_or_default()));
                 return;
@@ -225,20 +240,27 @@ impl<D: Directories> Worker<D> {
                 return;
             }
         };
+        if let Some(wait) = pass.overtaken(Instant::now()) {
+            group.settled.push((answer, wait));
+            return;
+        }
         match self.ingest.prepare(&speaker, &frame, (self.clock)()) {
             Ok(prepared) => {
                 group.bytes += frame.len();
                 group.prepared.push(prepared);
                 group.answers.push((answer, room));
+                group.passes.push(pass);
             }
             Err(settled) => group.settled.push((answer, settled)),
         }
     }
 
     fn commit(&mut self, group: Group) {
-        let Group { prepared, answers, settled, .. } = group;
+        let Group { prepared, answers, settled, passes, .. } = group;
         let together = u64::try_from(prepared.len()).unwrap_or(u64::MAX);
-        let outcomes = if prepared.is_empty() { Vec::new() } else { self.ingest.commit(prepared) };
+        let outcomes = self.try_commit(prepared);
+        // Only now may the next one try.
+        drop(passes);
         if together > 0 {
             (self.committed)();
         }
@@ -252,6 +274,25 @@ impl<D: Directories> Worker<D> {
             drop(answer.send(outcome));
             drop(room);
         }
+    }
+
+    fn try_commit(&mut self, prepared: Vec<Prepared>) -> Vec<Answer> {
+        if prepared.is_empty() {
+            return Vec::new();
+        }
+        let mut outcomes = self.ingest.commit(prepared);
+        let Some(failure) = self.ingest.failure() else {
+            self.outage.ended();
+            return outcomes;
+        };
+        self.outage.failed(failure, Instant::now());
+        for outcome in &mut outcomes {
+            // Each is told another time.
+            if let Some(wait) = self.outage.answer(Instant::now()) {
+                *outcome = wait;
+            }
+        }
+        outcomes
     }
 
     fn report(&self) -> MutexGuard<'_, Report> {
@@ -279,6 +320,7 @@ impl<D: Directories> Worker<D> {
 struct Group {
     prepared: Vec<Prepared>,
     answers: Vec<(oneshot::Sender<Answer>, Room)>,
+    passes: Vec<Pass>,
     /// What needs no commit.
     settled: Vec<(oneshot::Sender<Answer>, Answer)>,
     bytes: usize,

@@ -194,7 +194,10 @@ fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
     Ok(roots)
 }
 
-fn certificates(path: &Path, text: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(
+    path: &Path,
+    text: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
     let certificates = read.map_err(|error| content(path, "certificate", &error))?;
     if certificates.is_empty() {
@@ -207,7 +210,7 @@ fn content(path: &Path, what: &'static str, detail: &dyn std::fmt::Display) -> T
     TlsError::Content { path: path.to_owned(), what, detail: detail.to_string() }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
     let mut text = Vec::new();
     fs::File::open(path)
         .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text))

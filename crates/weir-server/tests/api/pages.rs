@@ -140,6 +140,27 @@ fn lines_are_the_rows_and_the_way_on() {
 }
 
 #[test]
+fn an_export_is_all_pages_and_goes_on_from_any_of_its_cursors() {
+    let served = served();
+    let lines = |query: &str| -> Vec<Value> {
+        let answer = http::get(served.address, &format!("/api/v1/flows/export?{query}"));
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let all = lines("since=1h");
+    let is_cursor = |line: &&Value| line.get("next_cursor").is_some();
+    assert_eq!(all.last(), Some(&json!({ "next_cursor": null })));
+    let listed: Vec<&Value> = all.iter().filter(|line| !is_cursor(line)).collect();
+    let paged = page(&served, "since=1h&limit=10000", None);
+    assert_eq!(listed, rows(&paged).iter().collect::<Vec<_>>());
+
+    let first = page(&served, "since=1h&limit=7", None);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let rest = lines(&format!("since=1h&cursor={cursor}"));
+    assert_eq!(rest[..rest.len() - 1].iter().collect::<Vec<_>>(), listed[7..]);
+}
+
+#[test]
 fn the_largest_come_first_without_pages() {
     let served = served();
     let answer = page(&served, "since=1h&sort=bytes&limit=2", None);

@@ -136,3 +136,36 @@ fn an_api_that_fails_lets_nobody_in_and_is_asked_again() {
         assert_eq!(reviewer.identify("t").await.unwrap().node, "n1");
     });
 }
+
+#[test]
+fn a_servers_token_is_no_agents_and_an_agents_is_no_servers() {
+    let api = api_with_nodes();
+    let of = |account: &str, audience: &str| TokenIdentity {
+        username: format!("system:serviceaccount:{account}"),
+        audiences: vec![audience.to_owned()],
+        node: Some("n1".to_owned()),
+        ..TokenIdentity::default()
+    };
+    let cases = [
+        ("servers", of("weir:weir-server", "weir"), Ok("system:serviceaccount:weir:weir-server")),
+        ("agents", of("weir:weir-agent", "weir"), Err(Denial::NotAServer)),
+        ("elsewhere", of("shop:weir-server", "weir"), Err(Denial::NotAServer)),
+        ("other", of("weir:weir-server", "api"), Err(Denial::WrongAudience)),
+    ];
+    for (token, identity, _) in &cases {
+        api.token(token, identity.clone());
+    }
+    let followed = followed(api);
+    run(async {
+        let reviewer = reviewer(&followed, ReviewerConfig::default()).await;
+        for (token, _, expected) in &cases {
+            let found = reviewer.identify_server(token).await.map_err(|denied| denied.reason);
+            assert_eq!(found.as_deref().map_err(|reason| *reason), *expected, "{token}");
+        }
+        assert_eq!(reviewer.identify("servers").await.unwrap_err().reason, Denial::NotAnAgent);
+        assert_eq!(reviewer.identify("agents").await.unwrap().node, "n1");
+        assert_eq!(followed.api.reviews(), 4, "one review tells both");
+        let denied = reviewer.identify_server("forged").await.unwrap_err();
+        assert_eq!(denied.reason, Denial::Unauthenticated);
+    });
+}

@@ -6,5 +6,6 @@
 mod bad_input;
 mod delivery;
 mod denied;
+mod peers;
 mod support;
 mod tls;

@@ -29,12 +29,13 @@ use weir_flow::{
 use weir_proto::pb::ingest_client::IngestClient;
 use weir_proto::pb::{self, from_agent, from_server};
 use weir_proto::{Greeting, Packer};
+use weir_server::peers::Local;
 use weir_server::query::Board;
 use weir_server::wire::{
     self, Announce, Announcement, Counts, Credentials, Denial, Denied, Identify, Identifying,
-    Identity, Queue, QueueLimits, QueueThread, TlsFiles, WireLimits,
+    IdentifyingServer, Identity, Queue, QueueLimits, QueueThread, TlsFiles, WireLimits,
 };
-use weir_server::{Directories, Ingest};
+use weir_server::{Directories, Ingest, Live};
 use weir_store::{Cell, FlowQuery, FlowStore, Measure, Options, Order, SqliteStore};
 
 /// Noon of a day, when every batch is sealed.
@@ -100,6 +101,16 @@ impl Identify for Tokens {
             }
         })
     }
+
+    fn identify_server<'a>(&'a self, token: &'a str) -> IdentifyingServer<'a> {
+        Box::pin(async move {
+            if token.starts_with("server-") {
+                return Ok(token.to_owned());
+            }
+            self.identify(token).await?;
+            Err(Denied::new(Denial::NotAServer, "an agent is no server"))
+        })
+    }
 }
 
 /// Limits short enough for tests of what they limit.
@@ -153,7 +164,9 @@ pub(crate) struct World {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) heard: Arc<Heard>,
     pub(crate) board: Arc<Board>,
-    pub(crate) authority: Authority,
+    pub(crate) live: Arc<Live>,
+    pub(crate) local: Arc<Local>,
+    pub(crate) authority: Arc<Authority>,
     pub(crate) address: SocketAddr,
     running: Option<wire::Running>,
     thread: Option<QueueThread>,
@@ -169,21 +182,29 @@ impl World {
     }
 
     pub(crate) fn on(dir: TempDir, limits: WireLimits) -> Self {
+        Self::of(Arc::new(Authority::new()), dir, limits)
+    }
+
+    /// A server whose certificate this authority signs.
+    pub(crate) fn of(authority: Arc<Authority>, dir: TempDir, limits: WireLimits) -> Self {
         log();
-        let authority = Authority::new();
-        let (certificate, key) = authority.issue(&["weir-server"]);
+        let (certificate, key) = authority.issue(&["weir-server", "a.servers.weir"]);
         std::fs::write(dir.path().join("tls.crt"), certificate).unwrap();
         std::fs::write(dir.path().join("tls.key"), key).unwrap();
         std::fs::write(dir.path().join("agents.crt"), &authority.pem).unwrap();
         let store = SqliteStore::open(dir.path().join("data"), Options::default()).unwrap();
         let store = Arc::new(store);
+        let live = Arc::<Live>::default();
         let ingest = Ingest::new(Arc::clone(&store) as Arc<dyn FlowStore>, Hosts).unwrap();
+        let ingest = ingest.with_live(Arc::clone(&live));
         let clock: weir_server::Clock = Arc::new(|| NOW);
         let (queue, thread) =
             Queue::start(ingest, QueueLimits::default(), Arc::clone(&clock), Box::new(|| {}))
                 .unwrap();
         let (tokens, heard) = (Arc::<Tokens>::default(), Arc::<Heard>::default());
         let board = Arc::<Board>::default();
+        let local = Local::new(Arc::clone(&live), Arc::clone(&board), Arc::clone(&clock)).unwrap();
+        let local = Arc::new(local);
         let running = wire::start(wire::Options {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: Some(TlsFiles {
@@ -200,6 +221,7 @@ impl World {
             announce: Arc::clone(&heard) as Arc<dyn Announce>,
             board: Arc::clone(&board),
             clock,
+            peers: Some(Arc::clone(&local)),
             limits,
             certificates_every: Duration::from_millis(50),
         })
@@ -212,6 +234,8 @@ impl World {
             tokens,
             heard,
             board,
+            live,
+            local,
             authority,
             address: running.address,
             running: Some(running),

@@ -8,6 +8,7 @@ use crate::{Limits, Retention};
 
 /// How ClickHouse is reached, and how the store is kept there.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub struct ClickHouseOptions {
     /// Its HTTP interface: `http://HOST:8123` or `https://HOST:8443`.
     pub url: String,

@@ -15,7 +15,10 @@ const TEXT: &str = "LowCardinality(String)";
 /// The columns of one side of a flow, after `src_` or `dst_`: name and type. Empty text is absent.
 pub(super) const SIDE: [(&str, &str); 26] = [
     // Code as in `EndpointKind::code`.
-    ("kind", "Enum8('unknown' = 0, 'host' = 1, 'local' = 2, 'external' = 3, 'pod' = 4, 'node' = 5, 'service' = 6)"),
+    (
+        "kind",
+        "Enum8('unknown' = 0, 'host' = 1, 'local' = 2, 'external' = 3, 'pod' = 4, 'node' = 5, 'service' = 6)",
+    ),
     // 4 or 6: tells an IPv4 address from the same one mapped into IPv6.
     ("ip_version", "UInt8"),
     ("address", "IPv6"),
@@ -37,9 +40,15 @@ pub(super) const SIDE: [(&str, &str); 26] = [
     ("cloud_service", TEXT),
     ("range", TEXT),
     // Code plus one; 0 is absent.
-    ("resolution", "Enum8('' = 0, 'directory' = 1, 'local_facts' = 2, 'node_address' = 3, 'pod_network' = 4, 'service_address' = 5, 'cloud_range' = 6, 'operator_range' = 7, 'kubelet_probe' = 8)"),
+    (
+        "resolution",
+        "Enum8('' = 0, 'directory' = 1, 'local_facts' = 2, 'node_address' = 3, 'pod_network' = 4, 'service_address' = 5, 'cloud_range' = 6, 'operator_range' = 7, 'kubelet_probe' = 8)",
+    ),
     // Code plus one; 0 is absent.
-    ("unresolved", "Enum8('' = 0, 'socket_gone' = 1, 'not_permitted' = 2, 'no_socket' = 3, 'not_in_directory' = 4, 'ambiguous' = 5, 'directory_unavailable' = 6)"),
+    (
+        "unresolved",
+        "Enum8('' = 0, 'socket_gone' = 1, 'not_permitted' = 2, 'no_socket' = 3, 'not_in_directory' = 4, 'ambiguous' = 5, 'directory_unavailable' = 6)",
+    ),
     // Derived, so that nobody has to put them together: `Endpoint::{name, id, owner_id, workload}`.
     ("name", TEXT),
     ("id", TEXT),
@@ -54,7 +63,10 @@ pub(super) const KEY: [(&str, &str); 9] = [
     ("node", TEXT),
     ("protocol", "UInt8"),
     ("destination_port", "UInt16"),
-    ("class", "Enum8('unknown' = 0, 'same_node' = 1, 'intra_vpc' = 2, 'internet' = 3, 'same_zone' = 4, 'cross_zone' = 5, 'intra_region' = 6, 'inter_region' = 7, 'transport' = 8)"),
+    (
+        "class",
+        "Enum8('unknown' = 0, 'same_node' = 1, 'intra_vpc' = 2, 'internet' = 3, 'same_zone' = 4, 'cross_zone' = 5, 'intra_region' = 6, 'inter_region' = 7, 'transport' = 8)",
+    ),
     ("service_version", "UInt8"),
     ("service_address", "IPv6"),
     ("service_port", "UInt16"),

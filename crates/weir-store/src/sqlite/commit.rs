@@ -6,11 +6,11 @@ use weir_flow::fold::Flow;
 use weir_flow::ingest::Inserted;
 use weir_flow::{Level, Measures, Name};
 
-use crate::Retention;
 use super::dictionary::{Dictionary, Memory};
 use super::facts::{EdgeKey, TotalKey, ip_version, stored};
 use super::lists::{self, KnownEpoch};
 use super::schema::{flow_table, total_table, window_number};
+use crate::Retention;
 use crate::check::{KeptLevel, LAST_SECOND, SUMS, check, columns, is_too_old};
 use crate::{CommitBatch, InvalidBatch, Outcome};
 

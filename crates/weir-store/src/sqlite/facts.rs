@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
+use weir_flow::Class;
 use weir_flow::endpoint::Endpoint;
 use weir_flow::fold::FlowKey;
 use weir_flow::tuple::Protocol;
-use weir_flow::Class;
 
 /// Everything of a flow key but its window, as ids of dictionary rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -180,7 +180,7 @@ pub(super) fn counters(
         let sum = CounterSum { node: row.get(0)?, name: row.get(1)?, value: row.get(2)? };
         match sums.last_mut() {
             Some(last) if (&last.node, &last.name) == (&sum.node, &sum.name) => {
-                last.value = last.value.saturating_add(sum.value);
+                last.value = last.value.saturating_add(sum.value).max(-i64::MAX);
             }
             _ => sums.push(sum),
         }

@@ -3,11 +3,11 @@
 use rusqlite::{OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::commit::{Sweep, Writer};
-use crate::check::KeptLevel;
 use super::facts::stored;
 use super::memory;
 use super::schema::{flow_table, total_table, window_number};
 use crate::Pruned;
+use crate::check::KeptLevel;
 
 /// Rows of a table deleted per call.
 const ROWS: i64 = 5_000;

@@ -8,14 +8,14 @@ use rusqlite::types::Value as Parameter;
 use rusqlite::{Connection, Row, Statement, params_from_iter};
 use weir_flow::{Filter, Level, Measures};
 
+use super::ReadError;
 use super::facts::TotalKey;
 use super::filter::{Target, condition, fits_totals, total_has};
-use crate::check::{LAST_SECOND, SUMS};
-use crate::plan::{HeldLevel, Plan, plan};
 use super::resolve::{Edge, Groups};
 use super::schema::{flow_table, total_table, window_number, window_seconds};
-use super::ReadError;
 use crate::Limits;
+use crate::check::{LAST_SECOND, SUMS};
+use crate::plan::{HeldLevel, Plan, plan};
 use crate::{Cell, Column, FlowQuery, Measure, Order, StoreError, Table};
 
 /// Edges that are looked up one by one before all are read in one go instead.

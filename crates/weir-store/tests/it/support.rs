@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use weir_flow::batch::Gap;
@@ -16,8 +17,10 @@ use weir_flow::{
     BatchId, Class, Digest, Endpoint, EndpointField, EndpointKind, Epoch, Field, Filter, Folded,
     Level, Measures, Side,
 };
+use weir_lab::clickhouse::{Database, Engine};
 use weir_store::{
-    Cell, CommitBatch, FlowQuery, FlowStore, Measure, Options, Order, Outcome, SqliteStore, Table,
+    Cell, ClickHouseOptions, ClickHouseStore, CommitBatch, FlowQuery, FlowStore, Measure, Options,
+    Order, Outcome, Password, SqliteStore, Table,
 };
 
 /// 2026-11-20T12:00:00Z.
@@ -33,6 +36,38 @@ pub(crate) struct TestStore<S> {
 pub(crate) fn sqlite(options: Options) -> TestStore<SqliteStore> {
     let directory = TempDir::new().unwrap();
     TestStore { store: SqliteStore::open(directory.path(), options).unwrap(), directory }
+}
+
+/// A store in a database that is gone after the test.
+pub(crate) struct TestClickHouse {
+    pub(crate) store: ClickHouseStore,
+    pub(crate) database: Database,
+}
+
+/// ClickHouse's engine, or a loud skip.
+pub(crate) fn engine(what: &str) -> Option<Engine> {
+    Engine::for_test(what).unwrap()
+}
+
+/// A store of its own in ClickHouse. Its flows are of any age, so that none may expire.
+pub(crate) fn clickhouse(engine: &Engine, options: Options) -> TestClickHouse {
+    let database = engine.name();
+    let Options { retention, limits } = options;
+    let options = ClickHouseOptions { retention, limits, ..clickhouse_options(&database) };
+    TestClickHouse { store: ClickHouseStore::open(options).unwrap(), database }
+}
+
+/// How a store reaches this database.
+pub(crate) fn clickhouse_options(database: &Database) -> ClickHouseOptions {
+    let engine = database.engine();
+    ClickHouseOptions {
+        user: engine.user().map(str::to_owned),
+        password: engine.password().map(|password| Password::new(password.to_owned())),
+        expire: false,
+        // A busy machine is no error.
+        timeout: Duration::from_mins(5),
+        ..ClickHouseOptions::new(engine.url(), database.name())
+    }
 }
 
 /// A flow of the finest level, all its words spelled out.

@@ -42,6 +42,11 @@ impl<T> Layered<T> {
     pub(crate) fn origin(&self, name: &str) -> Origin {
         self.origins.get(name).cloned().unwrap_or(Origin::Default)
     }
+
+    /// Other arguments with the same names.
+    pub(crate) fn map<U>(self, change: impl FnOnce(T) -> U) -> Layered<U> {
+        Layered { args: change(self.args), origins: self.origins }
+    }
 }
 
 fn origins(matches: &ArgMatches) -> BTreeMap<String, Origin> {

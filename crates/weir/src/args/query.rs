@@ -47,7 +47,10 @@ in it. JSON and CSV hold exact numbers; unknown is null in JSON and empty in CSV
 const FLOWS_EXAMPLES: &str = "\
 Examples:
   weir query flows --since 5m --filter 'destination.port = 443'
-  weir query flows --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z -o csv --limit 0";
+  weir query flows --since 2026-01-31T08:00:00Z --until 2026-01-31T09:00:00Z -o csv --limit 0
+
+However long the list, only a part of it is held in memory; on a terminal a line on stderr shows how
+far it is while stdout goes elsewhere. A list that is cut off says with which --cursor it goes on.";
 
 const SERIES_EXAMPLES: &str = "\
 Examples:
@@ -145,6 +148,9 @@ pub(crate) struct FlowsArgs {
     /// How many rows to show; 0 is all.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     pub(crate) limit: usize,
+    /// Go on where a list was cut off: the text that was shown then. Everything else as before.
+    #[arg(long, value_name = "TEXT", conflicts_with = "sort")]
+    pub(crate) cursor: Option<String>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -5,8 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use weir_flow::ranges::Prefix;
+use weir_server::moment::Moment;
 use weir_store::Retention;
 
+use super::kubenetmon::KubenetmonArgs;
+use super::layered::Layered;
+use super::peers::PeersArgs;
+use super::store::StoreArgs;
 use super::value::{Listen, host, listen, retention, switch};
 
 pub(super) const EXAMPLES: &str = "\
@@ -15,11 +20,75 @@ Examples:
     weir server --data-dir /var/lib/weir --ingest 0.0.0.0:8884 --tls-cert /tls/tls.crt --tls-key /tls/tls.key
   Without Kubernetes: agents show client certificates named NODE.agents.weir:
     weir server --no-kubernetes --client-ca agents-ca.pem --tls-cert tls.crt --tls-key tls.key
+  Keep flows in ClickHouse, where one machine is not enough:
+    weir server --config weir-server.yaml --clickhouse-url https://clickhouse:8443
   See what would run, and where each value comes from:
     weir config check-server --config weir-server.yaml
 
 Agents deliver to port 8884; people and programs ask at 8885; health and metrics are at 8883. All
 three listen on this machine alone unless told otherwise.";
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  As a user who may make tables, before servers who may not:
+    weir server migrate --config weir-server.yaml --clickhouse-user admin --clickhouse-password-file admin.pw";
+
+const REBUILD_EXAMPLES: &str = "\
+Examples:
+  The hours that servers have noted to be in doubt:
+    weir server rebuild --config weir-server.yaml
+  Yesterday evening's hours:
+    weir server rebuild --config weir-server.yaml --since 2026-01-30T18:00:00Z --until 2026-01-31T00:00:00Z";
+
+/// `weir server`, or something about its store.
+#[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct ServerCommand {
+    #[command(subcommand)]
+    pub(crate) action: Option<ServerAction>,
+    #[command(flatten)]
+    pub(crate) run: Layered<ServerArgs>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum ServerAction {
+    /// Make ClickHouse's tables or bring them up to date, and end.
+    #[command(after_help = MIGRATE_EXAMPLES)]
+    Migrate(Box<Layered<StoreOnlyArgs>>),
+    /// Sum ClickHouse's closed hours anew from the finest windows, where sums differ from them.
+    #[command(after_help = REBUILD_EXAMPLES)]
+    Rebuild(Box<RebuildArgs>),
+    /// Print the rights that a server's user needs in ClickHouse.
+    Grants(Box<Layered<StoreOnlyArgs>>),
+}
+
+/// The settings of `weir server` that concern its store alone.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct StoreOnlyArgs {
+    /// The server's configuration; only what concerns the store is used.
+    #[arg(long, env = "WEIR_CONFIG", hide_env_values = true, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    /// How long to keep the flows of each window length: 10 s, 1 min, 1 h. Default:
+    /// 10s=1d,1m=14d,1h=400d.
+    #[arg(long, env = "WEIR_RETENTION", hide_env_values = true, value_name = "10s=…,1m=…,1h=…",
+          value_parser = retention)]
+    pub(crate) retention: Option<Retention>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RebuildArgs {
+    #[command(flatten)]
+    pub(crate) store: Layered<StoreOnlyArgs>,
+    /// The first hour: a time, or how long ago: 2026-01-31T08:00:00Z, 6h. Default: the hours that
+    /// servers have noted to be in doubt.
+    #[arg(long, value_name = "TIME", value_parser = Moment::parse)]
+    pub(crate) since: Option<Moment>,
+    /// The end of the last hour.
+    #[arg(long, value_name = "TIME", default_value = "now", value_parser = Moment::parse)]
+    pub(crate) until: Moment,
+}
 
 /// The settings of `weir server`. Each has the same name in the configuration file, with `_` for
 /// `-`. None has its default here, so that a file's value can be told from one that was typed.
@@ -36,6 +105,16 @@ pub(crate) struct ServerArgs {
     #[arg(long, env = "WEIR_RETENTION", hide_env_values = true, value_name = "10s=…,1m=…,1h=…",
           value_parser = retention)]
     pub(crate) retention: Option<Retention>,
+    #[command(flatten)]
+    pub(crate) store: StoreArgs,
+    #[command(flatten)]
+    pub(crate) kubenetmon: KubenetmonArgs,
+    /// How many servers take batches for this cluster; more than one need ClickHouse. Default: 1.
+    #[arg(long, env = "WEIR_REPLICAS", hide_env_values = true, value_name = "NUMBER",
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) replicas: Option<u32>,
+    #[command(flatten)]
+    pub(crate) others: PeersArgs,
     /// Where the HTTP API answers; none switches it off. Default: 127.0.0.1:8885.
     #[arg(long, env = "WEIR_LISTEN", hide_env_values = true, value_name = "ADDRESS:PORT",
           value_parser = listen)]
@@ -139,6 +218,18 @@ pub(crate) struct ServerArgs {
     pub(crate) namespace_labels: Option<Vec<String>>,
 }
 
+impl From<Layered<StoreOnlyArgs>> for Layered<ServerArgs> {
+    /// The same as the server's, of which nothing else was said.
+    fn from(typed: Layered<StoreOnlyArgs>) -> Self {
+        typed.map(|StoreOnlyArgs { config, store, retention }| ServerArgs {
+            config,
+            retention,
+            store,
+            ..ServerArgs::default()
+        })
+    }
+}
+
 fn address(text: &str) -> anyhow::Result<SocketAddr> {
     if let Ok(Listen::At(address)) = listen(text) {
         return Ok(address);
@@ -146,7 +237,7 @@ fn address(text: &str) -> anyhow::Result<SocketAddr> {
     anyhow::bail!("needs an address and a port: 127.0.0.1:8884 or [::]:8884")
 }
 
-fn account(text: &str) -> anyhow::Result<(String, String)> {
+pub(super) fn account(text: &str) -> anyhow::Result<(String, String)> {
     let hint = "needs a namespace and a name: weir:weir-agent";
     let (namespace, name) = text.split_once(':').with_context(|| hint)?;
     ensure!(!namespace.is_empty() && !name.is_empty() && !name.contains(':'), "{hint}");

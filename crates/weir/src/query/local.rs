@@ -10,6 +10,7 @@ use weir_server::{Query, moment, store_status};
 use weir_store::{FlowStore as _, Limits, SqliteStore, StoreError};
 
 use super::live::{self, Writer};
+use crate::server;
 use crate::top::host_name;
 
 /// An open data directory.
@@ -19,6 +20,18 @@ impl Local {
     /// Opens it to be read.
     pub(super) fn open(directory: &Path) -> weir_store::Result<Self> {
         SqliteStore::open_read_only(directory, Limits::default()).map(|store| Self(Arc::new(store)))
+    }
+
+    /// Says where to ask instead, where the flows of this directory are elsewhere.
+    pub(super) fn explained(error: StoreError, directory: &Path) -> anyhow::Error {
+        if !matches!(error, StoreError::Missing { .. }) || !server::is_elsewhere(directory) {
+            return error.into();
+        }
+        anyhow::anyhow!(
+            "the server of {} keeps its flows in ClickHouse: ask the server, at its address: weir \
+             query http://127.0.0.1:8885 (see --listen of `weir server`)",
+            directory.display()
+        )
     }
 
     /// Answers from it. What lives at the moment is known only to the weir that writes.
@@ -34,7 +47,7 @@ pub(super) fn status(directory: &Path, range: Range<u64>) -> anyhow::Result<Stat
         Ok(Local(store)) => Some(store),
         // weir has spoken, so it is only about to make its store.
         Err(StoreError::Missing { .. }) if said.is_some() => None,
-        Err(error) => return Err(error.into()),
+        Err(error) => return Err(Local::explained(error, directory)),
     };
     let writer = match SqliteStore::writer_of(directory)? {
         None => Writer::Nobody,
@@ -55,7 +68,10 @@ pub(super) fn status(directory: &Path, range: Range<u64>) -> anyhow::Result<Stat
         since: moment::rfc3339(range.start),
         until: moment::rfc3339(range.end),
         nodes: vec![node],
+        peers: Vec::new(),
         store,
+        store_error: None,
+        kubenetmon: None,
         gaps,
         counters,
     })

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use serde_json::Value;
 use weir_flow::batch::GapReason;
 use weir_server::answer::{
-    Answers as _, Gap, NodeCounter, NodeStatus, OtherView, State, Status, StoreLevel, StoreStatus,
+    Answers as _, Gap, KubenetmonStatus, NodeCounter, NodeStatus, OtherView, PeerState, PeerStatus,
+    State, Status, StoreLevel, StoreStatus, StoreTrouble,
 };
 use weir_server::moment;
 
@@ -35,7 +36,19 @@ const FIRST: [&str; 5] = ["state", "reason", "source", "accounting", "coverage"]
 const APART: [&str; 3] = ["node", "causes", "views"];
 
 fn for_people(status: &Status, style: Style, out: &mut dyn Write) -> io::Result<()> {
-    let Status { version, data_dir, since, until: _, nodes, store, gaps, counters } = status;
+    let Status {
+        version,
+        data_dir,
+        since,
+        until: _,
+        nodes,
+        peers,
+        store,
+        store_error,
+        kubenetmon,
+        gaps,
+        counters,
+    } = status;
     let mut say = |name: &str, value: &str| writeln!(out, "{name:<20} {}", Shown(value));
     say("version", version)?;
     if let Some(directory) = data_dir {
@@ -44,8 +57,19 @@ fn for_people(status: &Status, style: Style, out: &mut dyn Write) -> io::Result<
     for node in nodes {
         node_for_people(node, style, out)?;
     }
+    peers_for_people(peers, style, out)?;
+    if let Some(reported) = kubenetmon {
+        kubenetmon_for_people(reported, style, out)?;
+    }
     if let Some(store) = store {
         store_for_people(store, style, out)?;
+    }
+    if let Some(trouble) = store_error {
+        trouble_for_people(trouble, style, out)?;
+    }
+    if store.is_none() && store_error.is_some() {
+        // Nobody could be asked, which is not nothing.
+        return writeln!(out, "\ngaps and counters     ?");
     }
     let range = format!("since {}", Shown(since));
     gaps_for_people(gaps, nodes.len() > 1, &range, style, out)?;
@@ -79,6 +103,59 @@ fn node_for_people(node: &NodeStatus, style: Style, out: &mut dyn Write) -> io::
     node.views.iter().try_for_each(|view| view_for_people(view, out))
 }
 
+/// What kubenetmon's agents reported, and what of it was lost here.
+fn kubenetmon_for_people(
+    reported: &KubenetmonStatus,
+    style: Style,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let KubenetmonStatus {
+        promise: _,
+        connections,
+        observations,
+        malformed,
+        ignored,
+        dropped,
+        rows,
+        error,
+    } = reported;
+    let title = "kubenetmon's agents (best effort, in its table alone)";
+    writeln!(out, "\n{}", style.bold(title))?;
+    for (label, count) in [
+        ("connections", connections),
+        ("observations", observations),
+        ("malformed", malformed),
+        ("no place in the table", ignored),
+        ("dropped", dropped),
+        ("rows", rows),
+    ] {
+        writeln!(out, "  {label:<22} {count}")?;
+    }
+    error.iter().try_for_each(|error| {
+        writeln!(out, "  {:<22} {}", "error", style.warning(Shown(error).to_string()))
+    })
+}
+
+/// The other servers, and what may be missing without them.
+fn peers_for_people(peers: &[PeerStatus], style: Style, out: &mut dyn Write) -> io::Result<()> {
+    if peers.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{}", style.bold("other servers"))?;
+    for peer in peers {
+        let PeerStatus { address, state, reason, milliseconds, nodes } = peer;
+        let nodes = nodes.map_or_else(|| "?".to_owned(), |nodes| nodes.to_string());
+        let time = milliseconds.map_or_else(String::new, |time| format!(" in {time} ms"));
+        let said = format!("{}{time}, {nodes} nodes", state.name());
+        let said = if *state == PeerState::Ok { said } else { style.warning(said) };
+        writeln!(out, "  {:<22} {said}", Shown(address).to_string())?;
+        if let Some(reason) = reason {
+            writeln!(out, "    {}", style.dim(Shown(reason)))?;
+        }
+    }
+    Ok(())
+}
+
 /// The same traffic as this node counted it and as the other one saw it, to the byte.
 fn view_for_people(view: &OtherView, out: &mut dyn Write) -> io::Result<()> {
     let OtherView { node, counted_packets, counted_bytes, seen_packets, seen_bytes } = view;
@@ -97,6 +174,14 @@ fn text(value: &Value) -> String {
         Value::String(text) => Shown(text).to_string(),
         other => other.to_string(),
     }
+}
+
+fn trouble_for_people(trouble: &StoreTrouble, style: Style, out: &mut dyn Write) -> io::Result<()> {
+    let StoreTrouble { since, reason, error, failures } = trouble;
+    let line = format!("{} since {}; failed tries: {failures}", Shown(reason), Shown(since));
+    writeln!(out, "\n{:<20} {}", "store fails", style.warning(line))?;
+    writeln!(out, "{:<20} {}", "", style.warning(Shown(error)))?;
+    writeln!(out, "{:<20} agents keep their batches until it is back", "")
 }
 
 fn store_for_people(store: &StoreStatus, style: Style, out: &mut dyn Write) -> io::Result<()> {

@@ -1,8 +1,13 @@
 //! What `weir server` runs with: flags over environment over file over defaults.
 
+mod kubenetmon;
+mod peers;
+mod store;
+mod translate;
+
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
@@ -17,13 +22,41 @@ use crate::config::{self, Written};
 use crate::data_dir;
 use crate::render::Shown;
 
+pub(crate) use self::kubenetmon::KubenetmonDoor;
+pub(crate) use self::store::{StoreChoice, StoreConfig};
+
 /// A configuration with every setting, explained.
 pub(crate) const EXAMPLE: &str = include_str!("example.yaml");
 
 /// Every setting there is, in the order in which they are explained.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 49] = [
     "data_dir",
     "retention",
+    "store",
+    "clickhouse_url",
+    "clickhouse_database",
+    "clickhouse_user",
+    "clickhouse_password_file",
+    "clickhouse_ca",
+    "clickhouse_insecure_skip_verify",
+    "clickhouse_cluster",
+    "clickhouse_replicated",
+    "clickhouse_no_migrate",
+    "kubenetmon_table",
+    "environment",
+    "kubenetmon_ignore_udp",
+    "kubenetmon_flag",
+    "kubenetmon_listen",
+    "kubenetmon_batch_rows",
+    "kubenetmon_batch_time",
+    "kubenetmon_connection_age",
+    "kubenetmon_credentials",
+    "replicas",
+    "peers",
+    "peer_ca",
+    "peer_name",
+    "peer_token_file",
+    "server_account",
     "listen",
     "insecure_listen",
     "allow_host",
@@ -49,8 +82,22 @@ const KEYS: [&str; 24] = [
 ];
 
 /// Those that are paths.
-const PATHS: [&str; 6] =
-    ["data_dir", "tls_cert", "tls_key", "client_ca", "kubeconfig", "ranges_dir"];
+const PATHS: [&str; 11] = [
+    "data_dir",
+    "clickhouse_password_file",
+    "clickhouse_ca",
+    "kubenetmon_credentials",
+    "peer_ca",
+    "peer_token_file",
+    "tls_cert",
+    "tls_key",
+    "client_ca",
+    "kubeconfig",
+    "ranges_dir",
+];
+
+/// Where agents deliver where nobody says.
+const INGEST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8884);
 
 /// The one setting that has no flag: the operator's own ranges.
 const OWN_RANGES: &str = "cidrs";
@@ -62,6 +109,12 @@ pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     /// How long flows are kept.
     pub(crate) retention: Retention,
+    /// Where flows are kept.
+    pub(crate) store: StoreChoice,
+    /// What kubenetmon's agents report is taken, too.
+    pub(crate) kubenetmon: Option<KubenetmonDoor>,
+    /// Other servers, and how they are asked.
+    pub(crate) peers: Option<weir_server::peers::Options>,
     /// Where the API answers.
     pub(crate) listen: Listen,
     /// Further names by which it may be asked.
@@ -95,9 +148,12 @@ pub(crate) struct Config {
 /// A configuration, and how each setting came to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Resolved {
+    /// What the server runs with.
     pub(crate) config: Config,
     args: ServerArgs,
     origins: Vec<(&'static str, Origin)>,
+    /// What became of settings in another program's words.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Config {
@@ -122,36 +178,91 @@ impl Config {
                 address.port()
             ));
         }
+        warnings.extend(self.store.warnings());
+        warnings.extend(self.kubenetmon.iter().flat_map(KubenetmonDoor::warnings));
         warnings
     }
 }
 
+/// Settings, each from the layer that decides it.
+struct Layers {
+    args: ServerArgs,
+    origins: Vec<(&'static str, Origin)>,
+    own_ranges: Vec<(Prefix, Range)>,
+    notes: Vec<String>,
+    problems: Vec<String>,
+}
+
 /// Puts the layers together; says everything that is wrong at once.
 pub(crate) fn resolve(typed: Layered<ServerArgs>) -> anyhow::Result<Resolved> {
+    let Layers { args, origins, own_ranges, notes, mut problems } = layer(typed)?;
+    let config = complete(args.clone(), own_ranges, &mut problems)?;
+    if config.tls.is_none() && !notes.is_empty() && args.insecure_plaintext != Some(true) {
+        problems.push(translate::ABOUT_TLS.to_owned());
+    }
+    refuse(&problems)?;
+    Ok(Resolved { config, args, origins, notes })
+}
+
+/// The same of the store alone.
+pub(crate) fn resolve_store(typed: Layered<ServerArgs>) -> anyhow::Result<StoreConfig> {
+    let Layers { args, mut problems, .. } = layer(typed)?;
+    let retention = args.retention.unwrap_or_default();
+    let mut choice = store::choose(args.store, retention, args.replicas, &mut problems);
+    let place = kubenetmon::Whereabouts {
+        cloud: args.cloud.as_deref(),
+        region: args.region.as_deref(),
+        cluster: args.cluster.as_deref(),
+    };
+    let ingest = args.ingest.unwrap_or(INGEST);
+    kubenetmon::choose(args.kubenetmon, place, ingest, &mut choice, &mut problems);
+    refuse(&problems)?;
+    Ok(StoreConfig { choice })
+}
+
+fn refuse(problems: &[String]) -> Result<(), UsageError> {
+    if problems.is_empty() {
+        return Ok(());
+    }
+    let problems = problems.join("\n  ");
+    Err(UsageError(format!("the configuration is wrong\n  {problems}")))
+}
+
+fn layer(typed: Layered<ServerArgs>) -> anyhow::Result<Layers> {
     let mut origins: Vec<(&'static str, Origin)> =
         KEYS.into_iter().map(|key| (key, typed.origin(key))).collect();
     let mut args = typed.args;
     let mut problems = Vec::new();
-    let mut own_ranges = Vec::new();
+    let (mut own_ranges, mut notes) = (Vec::new(), Vec::new());
     if let Some(path) = args.config.clone() {
         let written = Written::read(&path)?;
         for setting in written.settings() {
             let place = setting.place();
             let result = match setting.key() {
                 OWN_RANGES => written.own_ranges().map(|own| own_ranges = own),
+                key if translate::is_theirs(&written, key) => Ok(()),
                 key => take(&mut args, &mut origins, key, &setting),
             };
             if let Err(error) = result {
                 problems.push(format!("{place}: {}", Shown(&format!("{error:#}"))));
             }
         }
+        let credentials = args.kubenetmon.kubenetmon_credentials.clone();
+        let credentials = credentials.unwrap_or_else(|| translate::CREDENTIALS.into());
+        let translated = translate::translate(&written, &credentials, args.cluster.as_deref());
+        problems.extend(translated.problems);
+        notes = translated.notes;
+        for (key, value, line) in translated.settings {
+            let decided = origins.iter().find(|(known, _)| *known == key);
+            if let Some((_, origin)) = decided.filter(|(_, origin)| *origin != Origin::Default) {
+                notes.push(format!("{key}: {value} is not used: {key} is said already ({origin})"));
+            }
+            if let Err(error) = put(&mut args, &mut origins, key, &value, line) {
+                problems.push(format!("line {line}: {}", Shown(&format!("{error:#}"))));
+            }
+        }
     }
-    let config = complete(args.clone(), own_ranges, &mut problems)?;
-    if !problems.is_empty() {
-        let problems = problems.join("\n  ");
-        return Err(UsageError(format!("the configuration is wrong\n  {problems}")).into());
-    }
-    Ok(Resolved { config, args, origins })
+    Ok(Layers { args, origins, own_ranges, notes, problems })
 }
 
 /// Takes one setting of a file, where it was not typed.
@@ -162,7 +273,7 @@ fn take(
     setting: &config::Setting<'_>,
 ) -> anyhow::Result<()> {
     let Some((_, origin)) = origins.iter_mut().find(|(known, _)| *known == key) else {
-        let keys = KEYS.into_iter().chain([OWN_RANGES]);
+        let keys = KEYS.into_iter().chain([OWN_RANGES]).chain(translate::KEYS);
         anyhow::bail!("{}", config::unknown(key, keys));
     };
     if setting.is_empty() {
@@ -173,6 +284,19 @@ fn take(
         return Ok(());
     }
     let value = setting.as_typed().with_context(|| key.to_owned())?;
+    put(args, origins, key, &value, setting.line())
+}
+
+/// Takes a setting of this value, where it was not typed.
+fn put(
+    args: &mut ServerArgs,
+    origins: &mut [(&'static str, Origin)],
+    key: &str,
+    value: &str,
+    line: u64,
+) -> anyhow::Result<()> {
+    let origin = origins.iter_mut().find(|(known, _)| *known == key).map(|(_, origin)| origin);
+    let origin = origin.expect("whoever calls looked it up among the keys");
     // Where weir is started from should not decide what a file means.
     let is_path = PATHS.contains(&key);
     ensure!(!is_path || value.starts_with('/'), "{key}: a path in a file begins with /");
@@ -185,7 +309,7 @@ fn take(
     let matches = matches.map_err(|error| anyhow::anyhow!("{key}: {}", reason(&error)))?;
     if *origin == Origin::Default {
         args.update_from_arg_matches(&matches)?;
-        *origin = Origin::File(setting.line());
+        *origin = Origin::File(line);
     }
     Ok(())
 }
@@ -208,6 +332,10 @@ fn complete(
         config: _,
         data_dir,
         retention,
+        store,
+        kubenetmon,
+        replicas,
+        others,
         listen,
         insecure_listen,
         allow_host,
@@ -240,6 +368,15 @@ fn complete(
                 .to_owned(),
         );
     }
+    let retention = retention.unwrap_or_default();
+    let mut store = store::choose(store, retention, replicas, problems);
+    let place = kubenetmon::Whereabouts {
+        cloud: cloud.as_deref(),
+        region: region.as_deref(),
+        cluster: cluster.as_deref(),
+    };
+    let ingest = ingest.unwrap_or(INGEST);
+    let kubenetmon = kubenetmon::choose(kubenetmon, place, ingest, &mut store, problems);
     let kubernetes = kubernetes(kubeconfig, no_kubernetes.unwrap_or(false), problems);
     let plain = insecure_plaintext.unwrap_or(false);
     let tls = tls(tls_cert, tls_key, client_ca, plain, kubernetes.is_some(), problems);
@@ -249,22 +386,28 @@ fn complete(
     let reviewer = ReviewerConfig::default();
     let accounts = accounts.unwrap_or_else(|| reviewer.accounts.clone());
     let audience = audience.unwrap_or_else(|| reviewer.audience.clone());
+    let mut reviewer = ReviewerConfig { audience, accounts: accounts.clone(), ..reviewer };
+    let peers = peers::choose(others, &store, tls.as_ref(), plain, &mut reviewer, problems);
     let rules = Rules::default();
     let boxed = |texts: Option<Vec<String>>| -> Vec<Box<str>> {
         texts.unwrap_or_default().into_iter().map(Into::into).collect()
     };
+    let pod_labels = kubenetmon::labels(boxed(pod_labels), &store);
     Ok(Config {
         data_dir: data_dir::choose(data_dir)?,
-        retention: retention.unwrap_or_default(),
+        retention,
+        store,
+        kubenetmon,
+        peers,
         listen,
         allow_host: allow_host.unwrap_or_default(),
-        ingest: ingest.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8884))),
+        ingest,
         metrics: metrics.unwrap_or_else(|| local(8883)),
         tls,
         kubernetes,
-        reviewer: ReviewerConfig { audience, accounts: accounts.clone(), ..reviewer },
+        reviewer,
         rules: Rules {
-            pod_labels: boxed(pod_labels),
+            pod_labels,
             namespace_labels: boxed(namespace_labels),
             agent_selector: agent_selector
                 .map_or(rules.agent_selector, |(key, value)| (key.into(), value.into())),
@@ -327,8 +470,21 @@ fn tls(
 
 /// Every setting that was said, and where; the others with their defaults.
 pub(crate) fn print(resolved: &Resolved) -> String {
-    let Resolved { config, args, origins } = resolved;
     let mut text = String::new();
+    for note in &resolved.notes {
+        writeln!(text, "# kubenetmon's {}", Shown(note)).expect("a string has room");
+    }
+    for ((key, origin), value) in resolved.origins.iter().zip(values(resolved)) {
+        let line = format!("{key}: {value}");
+        writeln!(text, "{line:<48} # {origin}").expect("a string has room");
+    }
+    text
+}
+
+/// The settings as a file would have them, in the order of [`KEYS`].
+#[expect(clippy::too_many_lines, reason = "a list")]
+fn values(resolved: &Resolved) -> impl IntoIterator<Item = String> {
+    let Resolved { config, args, .. } = resolved;
     let paths = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     let list = |items: Vec<String>| format!("[{}]", items.join(", "));
     let texts = |items: &Vec<Box<str>>| list(items.iter().map(|it| config::scalar(it)).collect());
@@ -337,9 +493,49 @@ pub(crate) fn print(resolved: &Resolved) -> String {
         |value: Option<String>| value.map_or_else(|| "null".to_owned(), |it| config::scalar(&it));
     let accounts = config.reviewer.accounts.iter();
     let (key, value) = &config.rules.agent_selector;
-    let values = [
+    let [kind, url, database, user, password, ca, skip_verify, cluster, replicated, no_migrate] =
+        store::values(&config.store, &args.store);
+    let [
+        table,
+        environment,
+        ignore_udp,
+        flags,
+        door,
+        batch_rows,
+        batch_time,
+        connection_age,
+        credentials,
+    ] = kubenetmon::values(&args.kubenetmon);
+    let [places, peer_ca, peer_name, peer_token, servers] =
+        peers::values(&args.others, &config.reviewer);
+    [
         scalar(Some(config.data_dir.display().to_string())),
         config::levels(&config.retention),
+        kind,
+        url,
+        database,
+        user,
+        password,
+        ca,
+        skip_verify,
+        cluster,
+        replicated,
+        no_migrate,
+        table,
+        environment,
+        ignore_udp,
+        flags,
+        door,
+        batch_rows,
+        batch_time,
+        connection_age,
+        credentials,
+        args.replicas.unwrap_or(1).to_string(),
+        places,
+        peer_ca,
+        peer_name,
+        peer_token,
+        servers,
         config::place(config.listen),
         on(args.insecure_listen),
         list(config.allow_host.iter().map(|it| config::scalar(it)).collect()),
@@ -362,10 +558,5 @@ pub(crate) fn print(resolved: &Resolved) -> String {
         on(args.no_range_refresh),
         texts(&config.rules.pod_labels),
         texts(&config.rules.namespace_labels),
-    ];
-    for ((key, origin), value) in origins.iter().zip(values) {
-        let line = format!("{key}: {value}");
-        writeln!(text, "{line:<48} # {origin}").expect("a string has room");
-    }
-    text
+    ]
 }

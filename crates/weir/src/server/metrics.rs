@@ -5,44 +5,60 @@ use std::time::Duration;
 
 use weir_agent::clock;
 use weir_flow::{Resolution, Unresolved};
+use weir_server::StoreState;
+use weir_server::attended::Trouble;
 use weir_server::cluster::Watched;
 use weir_server::health::{Exposition, Health};
 use weir_server::query::Board;
 use weir_server::wire::{Counts, Denial, Malformation, Queue, TurnedAway};
 use weir_store::FlowStore;
 
-/// A group of batches that takes longer than this is stuck.
-const STUCK: Duration = Duration::from_mins(3);
+use super::care::LastHealth;
+use super::kubenetmon;
+
+/// A group of batches that takes longer than this is stuck: many times as long as a store that is
+/// away lets it wait.
+const STUCK: Duration = Duration::from_mins(10);
 
 /// What the server's health is read from.
 pub(super) struct Vitals {
-    watched: Arc<Watched>,
-    board: Arc<Board>,
-    store: Arc<dyn FlowStore>,
+    store: Arc<StoreState>,
     state: Mutex<State>,
 }
 
+/// What is there once the store is.
+#[derive(Clone)]
+pub(super) struct Sources {
+    pub(super) queue: Queue,
+    pub(super) watched: Arc<Watched>,
+    pub(super) board: Arc<Board>,
+    pub(super) store: Arc<dyn FlowStore>,
+    /// How the store was when it was last asked.
+    pub(super) health: LastHealth,
+}
+
+#[derive(Default)]
 struct State {
-    /// `None` once the server ends: the queue ends with its last way in.
-    queue: Option<Queue>,
+    /// `None` until the store is there, and once the server ends: the queue ends with its last way
+    /// in.
+    sources: Option<Sources>,
     /// `None` until agents are let in.
     wire: Option<Arc<Counts>>,
     is_closing: bool,
 }
 
 impl Vitals {
-    pub(super) fn new(
-        queue: Queue,
-        watched: Arc<Watched>,
-        board: Arc<Board>,
-        store: Arc<dyn FlowStore>,
-    ) -> Self {
-        let state = State { queue: Some(queue), wire: None, is_closing: false };
-        Self { watched, board, store, state: Mutex::new(state) }
+    pub(super) fn new(store: Arc<StoreState>) -> Self {
+        Self { store, state: Mutex::default() }
+    }
+
+    /// The store is there, and everything behind it.
+    pub(super) fn opened(&self, sources: Sources) {
+        self.state().sources = Some(sources);
     }
 
     /// Agents are let in.
-    pub(super) fn opened(&self, wire: Arc<Counts>) {
+    pub(super) fn let_in(&self, wire: Arc<Counts>) {
         self.state().wire = Some(wire);
     }
 
@@ -53,15 +69,18 @@ impl Vitals {
 
     /// Holds nothing open.
     pub(super) fn let_go(&self) {
-        self.state().queue = None;
+        self.state().sources = None;
+    }
+
+    fn sources(&self) -> Option<Sources> {
+        self.state().sources.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn ingest(&self, exposition: &mut Exposition) {
-        let Some(queue) = self.state().queue.clone() else { return };
+    fn ingest(queue: &Queue, exposition: &mut Exposition) {
         let report = queue.report();
         let counts = report.counts;
         exposition.counters(
@@ -173,8 +192,8 @@ impl Vitals {
         }
     }
 
-    fn directory(&self, exposition: &mut Exposition) {
-        let counts = self.watched.counts();
+    fn directory(watched: &Watched, exposition: &mut Exposition) {
+        let counts = watched.counts();
         let sizes = [
             ("addresses", counts.addresses),
             ("holdings", counts.holdings),
@@ -211,10 +230,10 @@ impl Vitals {
                 ("refused", counts.refused),
                 ("changes", counts.changes_lost),
                 ("strangers", counts.answers_evicted),
-                ("odd_objects", self.watched.odd_objects()),
+                ("odd_objects", watched.odd_objects()),
             ],
         );
-        let resources = self.watched.resources();
+        let resources = watched.resources();
         exposition.counters(
             "weir_directory_failures_total",
             "Failures of watching the Kubernetes API, by kind of object.",
@@ -230,8 +249,8 @@ impl Vitals {
         );
     }
 
-    fn nodes(&self, exposition: &mut Exposition) {
-        let nodes = self.board.nodes(clock::wall().seconds());
+    fn nodes(board: &Board, exposition: &mut Exposition) {
+        let nodes = board.nodes(clock::wall().seconds());
         exposition.gauges(
             "weir_node_lag_seconds",
             "How long ago each node's newest committed batch was sealed.",
@@ -247,11 +266,46 @@ impl Vitals {
     }
 }
 
+impl Vitals {
+    /// How the store does: known here, and never asked for, because whoever asks for health does
+    /// not wait.
+    fn store(&self, health: Option<weir_store::Health>, exposition: &mut Exposition) {
+        let up = |trouble: Option<Trouble>| if trouble.is_none() { 1.0 } else { 0.0 };
+        exposition.gauges(
+            "weir_store_up",
+            "1 while the store takes batches (write) and answers (read).",
+            "use",
+            [("write", up(self.store.writing())), ("read", up(self.store.reading()))],
+        );
+        let now = clock::wall();
+        exposition.gauge(
+            "weir_store_away_seconds",
+            "For how long the store has not taken batches, or not answered.",
+            self.store.trouble().map(|it| as_f64(now.seconds().saturating_sub(it.since.seconds()))),
+        );
+        exposition.counters(
+            "weir_store_errors_total",
+            "Failures of the store, by reason.",
+            "reason",
+            self.store.errors(),
+        );
+        let Some(health) = health else { return };
+        let bytes = |count| Some(as_f64(count));
+        let (file, free) = (health.file_bytes, health.free_disk_bytes);
+        exposition.gauge("weir_store_file_bytes", "Bytes on disk.", bytes(file));
+        exposition.gauge(
+            "weir_store_free_disk_bytes",
+            "Bytes that may still be written on that disk.",
+            free.and_then(bytes),
+        );
+    }
+}
+
 impl Health for Vitals {
     fn live(&self) -> Result<(), String> {
-        let state = self.state();
-        let Some(queue) = &state.queue else { return Ok(()) };
-        if !state.is_closing && queue.is_closed() {
+        let is_closing = self.state().is_closing;
+        let Some(Sources { queue, .. }) = self.sources() else { return Ok(()) };
+        if !is_closing && queue.is_closed() {
             return Err("the thread that takes batches is gone".to_owned());
         }
         match queue.report().busy_since.map(|since| since.elapsed()) {
@@ -263,18 +317,25 @@ impl Health for Vitals {
     }
 
     fn ready(&self) -> Result<(), String> {
+        let sources = self.sources();
         {
             let state = self.state();
             if state.is_closing {
                 return Err("the server is stopping".to_owned());
             }
             if state.wire.is_none() {
-                return Err("agents are not let in yet: the cluster is not known".to_owned());
+                let why = match self.store.writing() {
+                    Some(trouble) => format!("the store is waited for: {}", trouble.error),
+                    None if sources.is_none() => "the store is being opened".to_owned(),
+                    None => "the cluster is not known".to_owned(),
+                };
+                return Err(format!("agents are not let in yet: {why}"));
             }
         }
         self.live()?;
-        let health = self.store.health().map_err(|error| format!("the store: {error}"))?;
-        match health.free_disk_bytes {
+        // A store that is away concerns every server alike. Agents that are turned away by all of
+        // them would not even hear why they wait.
+        match sources.and_then(|it| it.health.last()).and_then(|health| health.free_disk_bytes) {
             Some(0) => Err("the disk of the store is full".to_owned()),
             _ => Ok(()),
         }
@@ -287,19 +348,18 @@ impl Health for Vitals {
             "version",
             [(env!("CARGO_PKG_VERSION"), 1.0)],
         );
-        self.ingest(exposition);
+        let sources = self.sources();
+        self.store(sources.as_ref().and_then(|it| it.health.last()), exposition);
+        let Some(Sources { queue, watched, board, store, .. }) = sources else { return };
+        Self::ingest(&queue, exposition);
         self.wire(exposition);
-        self.directory(exposition);
-        self.nodes(exposition);
-        if let Ok(health) = self.store.health() {
-            let bytes = |count| Some(as_f64(count));
-            let (file, free) = (health.file_bytes, health.free_disk_bytes);
-            exposition.gauge("weir_store_file_bytes", "Bytes on disk.", bytes(file));
-            exposition.gauge(
-                "weir_store_free_disk_bytes",
-                "Bytes that may still be written on that disk.",
-                free.and_then(bytes),
-            );
+        Self::directory(&watched, exposition);
+        Self::nodes(&board, exposition);
+        if let Some(table) = store.kubenetmon() {
+            kubenetmon::expose_own(&table.kubenetmon_counts(), exposition);
+        }
+        if let Some(counts) = board.kubenetmon() {
+            kubenetmon::expose(counts, exposition);
         }
     }
 }

@@ -7,6 +7,7 @@ mod help;
 mod place;
 mod query;
 mod ranges;
+mod server;
 mod status;
 mod stored;
 

@@ -135,3 +135,54 @@ fn a_reader_that_leaves_early_is_no_error() {
     assert!(child.wait().expect("the child is ours").success());
     assert_eq!(said, "");
 }
+
+#[test]
+fn a_series_in_parts_is_the_series_in_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fill(directory.path());
+    // Four days around the flows: more steps than a part has.
+    let around =
+        ["--since", "2026-01-29T07:13:00Z", "--until", "2026-02-02T09:41:00Z", "-o", "csv"];
+    for step in ["10s", "60s", "90s", "1h", "5400s", "2d"] {
+        let series = |limit: &str| {
+            let asked = ["series", "--by", "source.name", "--step", step, "--limit", limit];
+            printed(&ask(directory.path(), &[&asked[..], &around].concat()))
+        };
+        assert_eq!(series("0"), series("100000"), "{step}");
+        assert!(series("0").lines().count() > 3, "{step}");
+    }
+}
+
+#[test]
+fn a_list_goes_on_where_a_cursor_points() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    fill(directory.path());
+    let list = |arguments: &[&str]| {
+        let asked = [&["flows", "-o", "csv"], arguments, &ALL].concat();
+        printed(&ask(directory.path(), &asked))
+    };
+    let whole = list(&["--limit", "0"]);
+    // The cursor of a page of one row, as the library hands it out.
+    let store =
+        weir_store::SqliteStore::open_read_only(directory.path(), weir_store::Limits::default());
+    let query = weir_server::Query::new(
+        std::sync::Arc::new(store.expect("a store")),
+        std::sync::Arc::default(),
+        std::sync::Arc::default(),
+        std::sync::Arc::new(|| weir_flow::WallTime(0)),
+    );
+    let question = weir_server::answer::FlowsQuestion {
+        range: super::stored::START..super::stored::START + 600,
+        filter: weir_flow::Filter::All,
+        step_seconds: 10,
+        sort: None,
+        limit: Some(1),
+        cursor: None,
+    };
+    let page = weir_server::Answers::flows(&query, &question).expect("a page");
+    let cursor = page.next_cursor.expect("there is more than one flow");
+    let rest = list(&["--limit", "0", "--cursor", &cursor]);
+    let (whole, rest): (Vec<&str>, Vec<&str>) = (whole.lines().collect(), rest.lines().collect());
+    assert_eq!(rest[0], whole[0]);
+    assert_eq!(rest[1..], whole[2..]);
+}

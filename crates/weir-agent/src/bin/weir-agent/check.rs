@@ -13,9 +13,11 @@ use crate::units::shown_bytes;
 const RECORD_BYTES: u64 = 48;
 
 /// Prints the settings and what they mean. Fails where a file they name is of no use.
-pub(crate) fn print(settings: &Settings, config: &Config) -> anyhow::Result<()> {
+pub(crate) fn print(settings: &Settings, notes: &[String], config: &Config) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    let written = list(settings, &mut out).and_then(|()| size(config, &mut out));
+    let noted = notes.iter().try_for_each(|note| writeln!(out, "# {note}"));
+    let written =
+        noted.and_then(|()| list(settings, &mut out)).and_then(|()| size(config, &mut out));
     match written {
         // Who reads us has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}

@@ -8,6 +8,7 @@ use weir_agent::SpoolLimits;
 use weir_agent::wire::{Server, TlsFiles};
 
 use crate::file::wrong;
+use crate::kubenetmon;
 use crate::settings::{Origin, Settings};
 use crate::units::{bytes, duration, percent};
 
@@ -77,6 +78,9 @@ impl Config {
             read.problem(
                 "nothing says who speaks: name --token-file, or --cert-file and --key-file",
             );
+            if let Some(help) = kubenetmon::about_credentials(settings) {
+                read.problem(help);
+            }
         }
         let tls = (!plaintext).then_some(TlsFiles { authorities, identity, server_name });
         let defaults = SpoolLimits::default();

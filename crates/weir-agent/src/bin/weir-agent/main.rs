@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod file;
 mod health;
+mod kubenetmon;
 mod metrics;
 mod node;
 mod run;
@@ -26,7 +27,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    let Asked { check, settings } = match settings::ask() {
+    let Asked { check, settings, notes } = match settings::ask() {
         Ok(asked) => asked,
         Err(problems) => return fail(&problems, USAGE),
     };
@@ -35,13 +36,15 @@ fn main() -> ExitCode {
         Err(problems) => return fail(&problems, USAGE),
     };
     if check {
-        return match check::print(&settings, &config) {
+        return match check::print(&settings, &notes, &config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&format!("{error:#}"), 1),
         };
     }
     log();
-    settings.aliases().for_each(|became| tracing::info!("{became}"));
+    for note in &notes {
+        tracing::info!("{note}");
+    }
     match run::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&format!("{error:#}"), 1),

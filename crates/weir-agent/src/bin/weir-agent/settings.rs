@@ -11,15 +11,13 @@ use clap::builder::ValueParser;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::file;
+use crate::{file, kubenetmon};
 
 /// One setting. Its flag is its key with `-` for `_`.
 pub(crate) struct Setting {
     pub(crate) key: &'static str,
     flag: &'static str,
     env: &'static str,
-    /// What kubenetmon calls it.
-    alias: Option<&'static str>,
     value: &'static str,
     default: Option<&'static str>,
     help: &'static str,
@@ -30,43 +28,43 @@ const SWITCH: &str = "true|false";
 /// Every setting there is, in the order in which they are explained.
 #[rustfmt::skip]
 pub(crate) const SETTINGS: [Setting; 19] = [
-    Setting { key: "node", flag: "node", env: "WEIR_NODE", alias: Some("NODE_NAME"), value: "NAME", default: None,
+    Setting { key: "node", flag: "node", env: "WEIR_NODE", value: "NAME", default: None,
         help: "This node's name, as Kubernetes has it. The server takes it from the credentials; it is said for comparison" },
-    Setting { key: "server", flag: "server", env: "WEIR_SERVER", alias: None, value: "HOST:PORT", default: None,
+    Setting { key: "server", flag: "server", env: "WEIR_SERVER", value: "HOST:PORT", default: None,
         help: "Where the server takes batches (its port 8884)" },
-    Setting { key: "spool", flag: "spool", env: "WEIR_SPOOL", alias: None, value: "DIR", default: Some("/var/lib/weir-agent"),
+    Setting { key: "spool", flag: "spool", env: "WEIR_SPOOL", value: "DIR", default: Some("/var/lib/weir-agent"),
         help: "A directory on the node's own disk for what is not delivered yet. It must outlive the agent" },
-    Setting { key: "spool_bytes", flag: "spool-bytes", env: "WEIR_SPOOL_BYTES", alias: None, value: "SIZE", default: Some("1GiB"),
+    Setting { key: "spool_bytes", flag: "spool-bytes", env: "WEIR_SPOOL_BYTES", value: "SIZE", default: Some("1GiB"),
         help: "The most the spool may hold; beyond it the oldest batches are dropped and declared" },
-    Setting { key: "spool_free", flag: "spool-free", env: "WEIR_SPOOL_FREE", alias: None, value: "PERCENT", default: Some("15%"),
+    Setting { key: "spool_free", flag: "spool-free", env: "WEIR_SPOOL_FREE", value: "PERCENT", default: Some("15%"),
         help: "Share of the disk that the spool leaves free" },
-    Setting { key: "token_file", flag: "token-file", env: "WEIR_TOKEN_FILE", alias: None, value: "FILE", default: None,
+    Setting { key: "token_file", flag: "token-file", env: "WEIR_TOKEN_FILE", value: "FILE", default: None,
         help: "A service account's token for the server's audience; read anew for every connection" },
-    Setting { key: "ca_file", flag: "ca-file", env: "WEIR_CA_FILE", alias: None, value: "FILE", default: None,
+    Setting { key: "ca_file", flag: "ca-file", env: "WEIR_CA_FILE", value: "FILE", default: None,
         help: "Certificates of the authorities that may vouch for the server; without it, the system's" },
-    Setting { key: "cert_file", flag: "cert-file", env: "WEIR_CERT_FILE", alias: None, value: "FILE", default: None,
+    Setting { key: "cert_file", flag: "cert-file", env: "WEIR_CERT_FILE", value: "FILE", default: None,
         help: "This node's certificate (NODE.agents.weir), instead of a token" },
-    Setting { key: "key_file", flag: "key-file", env: "WEIR_KEY_FILE", alias: None, value: "FILE", default: None,
+    Setting { key: "key_file", flag: "key-file", env: "WEIR_KEY_FILE", value: "FILE", default: None,
         help: "Its key" },
-    Setting { key: "server_name", flag: "server-name", env: "WEIR_SERVER_NAME", alias: None, value: "NAME", default: None,
+    Setting { key: "server_name", flag: "server-name", env: "WEIR_SERVER_NAME", value: "NAME", default: None,
         help: "The name the server's certificate bears, where that is not its host" },
-    Setting { key: "interval", flag: "interval", env: "WEIR_INTERVAL", alias: Some("COLLECTION_INTERVAL"), value: "DURATION", default: Some("5s"),
+    Setting { key: "interval", flag: "interval", env: "WEIR_INTERVAL", value: "DURATION", default: Some("5s"),
         help: "Time between two readings of the kernel" },
-    Setting { key: "cpu_budget", flag: "cpu-budget", env: "WEIR_CPU_BUDGET", alias: None, value: "PERCENT", default: Some("5%"),
+    Setting { key: "cpu_budget", flag: "cpu-budget", env: "WEIR_CPU_BUDGET", value: "PERCENT", default: Some("5%"),
         help: "CPU time for reading, of one core; it reads less often to keep it" },
-    Setting { key: "metrics", flag: "metrics", env: "WEIR_METRICS", alias: Some("METRICS_PORT"), value: "ADDRESS:PORT", default: Some("127.0.0.1:8883"),
+    Setting { key: "metrics", flag: "metrics", env: "WEIR_METRICS", value: "ADDRESS:PORT", default: Some("127.0.0.1:8883"),
         help: "Where /metrics, /live and /ready answer; none switches them off" },
-    Setting { key: "accounting_wait", flag: "accounting-wait", env: "WEIR_ACCOUNTING_WAIT", alias: Some("UPTIME_WAIT_DURATION"), value: "DURATION", default: Some("5m"),
+    Setting { key: "accounting_wait", flag: "accounting-wait", env: "WEIR_ACCOUNTING_WAIT", value: "DURATION", default: Some("5m"),
         help: "After a boot, how long entries without counters are no cause for complaint" },
-    Setting { key: "skip_accounting_check", flag: "skip-accounting-check", env: "WEIR_SKIP_ACCOUNTING_CHECK", alias: Some("SKIP_CONNTRACK_SANITY_CHECK"), value: SWITCH, default: Some("false"),
+    Setting { key: "skip_accounting_check", flag: "skip-accounting-check", env: "WEIR_SKIP_ACCOUNTING_CHECK", value: SWITCH, default: Some("false"),
         help: "Do not look whether the kernel counts" },
-    Setting { key: "set_sysctls", flag: "set-sysctls", env: "WEIR_SET_SYSCTLS", alias: None, value: SWITCH, default: Some("false"),
+    Setting { key: "set_sysctls", flag: "set-sysctls", env: "WEIR_SET_SYSCTLS", value: SWITCH, default: Some("false"),
         help: "Make the kernel count: set nf_conntrack_acct, _timestamp and _events. Never done unasked" },
-    Setting { key: "activate_conntrack", flag: "activate-conntrack", env: "WEIR_ACTIVATE_CONNTRACK", alias: None, value: SWITCH, default: Some("false"),
+    Setting { key: "activate_conntrack", flag: "activate-conntrack", env: "WEIR_ACTIVATE_CONNTRACK", value: SWITCH, default: Some("false"),
         help: "Make the kernel track, with a firewall table of weir's own that is removed at the end" },
-    Setting { key: "drain", flag: "drain", env: "WEIR_DRAIN", alias: None, value: "DURATION", default: Some("10s"),
+    Setting { key: "drain", flag: "drain", env: "WEIR_DRAIN", value: "DURATION", default: Some("10s"),
         help: "How long batches are still delivered after SIGTERM; what is left waits in the spool" },
-    Setting { key: "insecure_plaintext", flag: "insecure-plaintext", env: "WEIR_INSECURE_PLAINTEXT", alias: None, value: SWITCH, default: Some("false"),
+    Setting { key: "insecure_plaintext", flag: "insecure-plaintext", env: "WEIR_INSECURE_PLAINTEXT", value: SWITCH, default: Some("false"),
         help: "Speak without TLS and without saying who speaks. Whoever is on the way can read and forge everything" },
 ];
 
@@ -121,23 +119,14 @@ impl Settings {
     pub(crate) fn get(&self, key: &str) -> Option<&Said> {
         self.0.iter().find(|said| said.key == key)
     }
-
-    /// What became of kubenetmon's variables, a line each.
-    pub(crate) fn aliases(&self) -> impl Iterator<Item = String> {
-        let became = |said: &Said| match said.origin {
-            Origin::Environment(name) if !name.starts_with("WEIR_") => {
-                Some(format!("{name} is taken as {}: {}", said.key, said.text))
-            }
-            _ => None,
-        };
-        self.0.iter().filter_map(became)
-    }
 }
 
 /// What was asked for.
 pub(crate) struct Asked {
     pub(crate) check: bool,
     pub(crate) settings: Settings,
+    /// What became of kubenetmon's variables, a line each.
+    pub(crate) notes: Vec<String>,
 }
 
 /// Reads flags, environment and file.
@@ -152,7 +141,9 @@ pub(crate) fn ask() -> Result<Asked, String> {
         None => Vec::new(),
     };
     let environment = |name: &str| env::var(name).ok();
-    Ok(Asked { check, settings: layer(&matches, &environment, &file) })
+    let settings = layer(&matches, &environment, &file);
+    let notes = kubenetmon::notes(&settings, &environment);
+    Ok(Asked { check, settings, notes })
 }
 
 /// The command line.
@@ -181,7 +172,7 @@ fn with_settings(command: Command) -> Command {
 }
 
 fn argument(setting: &'static Setting) -> Arg {
-    let Setting { key, flag, env, alias: _, value, default, help } = setting;
+    let Setting { key, flag, env, value, default, help } = setting;
     let help = match default {
         Some(default) if *value != SWITCH => format!("{help} [default: {default}]"),
         _ => (*help).to_owned(),
@@ -207,7 +198,7 @@ fn argument(setting: &'static Setting) -> Arg {
 /// Chooses a layer for each setting.
 fn layer(
     matches: &ArgMatches,
-    environment: &dyn Fn(&str) -> Option<String>,
+    environment: &kubenetmon::Environment<'_>,
     file: &[file::Entry],
 ) -> Settings {
     let choose = |setting: &'static Setting| {
@@ -221,7 +212,7 @@ fn layer(
             }
             _ => {}
         }
-        if let Some((name, text)) = foreign(setting, environment) {
+        if let Some((name, text)) = kubenetmon::value(key, environment) {
             return said(text, Origin::Environment(name));
         }
         let written = file.iter().find(|entry| entry.key == key);
@@ -231,26 +222,6 @@ fn layer(
         said(setting.default?.to_owned(), Origin::Default)
     };
     Settings(SETTINGS.iter().filter_map(choose).collect())
-}
-
-/// A setting by kubenetmon's name, and what that means here.
-fn foreign(
-    setting: &Setting,
-    environment: &dyn Fn(&str) -> Option<String>,
-) -> Option<(&'static str, String)> {
-    const HOST: &str = "KUBENETMON_SERVER_SERVICE_HOST";
-    let set = |name: &str| environment(name).filter(|text| !text.is_empty());
-    if setting.key == "server" {
-        let host = set(HOST)?;
-        let port = set("KUBENETMON_SERVER_SERVICE_PORT").unwrap_or_else(|| "8884".to_owned());
-        let host = if host.contains(':') { format!("[{host}]") } else { host };
-        return Some((HOST, format!("{host}:{port}")));
-    }
-    let name = setting.alias?;
-    let text = set(name)?;
-    // kubenetmon answers on every address.
-    let text = if setting.key == "metrics" { format!("0.0.0.0:{text}") } else { text };
-    Some((name, text))
 }
 
 #[cfg(test)]
@@ -314,8 +285,5 @@ mod tests {
         assert_eq!(said(&settings, "interval").0, "3s", "a flag wins");
         assert_eq!(said(&settings, "metrics"), ("0.0.0.0:1234".into(), "env METRICS_PORT".into()));
         assert_eq!(said(&settings, "skip_accounting_check").1, "default", "empty is not set");
-        let became: Vec<String> = settings.aliases().collect();
-        assert!(became.contains(&"NODE_NAME is taken as node: n1".to_owned()), "{became:?}");
-        assert_eq!(became.len(), 4);
     }
 }

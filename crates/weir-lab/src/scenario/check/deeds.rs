@@ -5,7 +5,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::super::file::{self, What};
-use super::super::{Action, ActionKind, Churn, Family, Imposter, Scenario};
+use super::super::{Action, ActionKind, Churn, Family, Imposter, Scenario, Setup, Store};
 use super::{Fault, Seen, address, fault, node_named, place};
 
 /// Pods that own an address in turn: each has ports of its own.
@@ -42,8 +42,27 @@ pub(super) fn action(action: &file::Action, scenario: &Scenario) -> Result<Actio
         (What::CutConnections, _) => ActionKind::CutConnections(time(1_000)),
         (What::KillServer, _) => ActionKind::KillServer(time(1_500)),
         (What::StopServer, _) => ActionKind::StopServer(time(10_000)),
+        (What::CutEngine, _) => ActionKind::CutEngine(time(10_000)),
+        (What::KillEngine, _) => ActionKind::KillEngine(time(1_500)),
+        (What::KillServerUnanswered, _) => ActionKind::KillServerUnanswered(time(1_500)),
+        (What::RaceServers, _) => ActionKind::RaceServers(time(8_000)),
     };
+    if kind.needs_engine() && scenario.setup.store != Store::Clickhouse {
+        return fault(at, "this action needs ClickHouse: write `store = \"clickhouse\"` in [weir]");
+    }
+    if matches!(kind, ActionKind::RaceServers(_)) && scenario.setup.servers < 2 {
+        return fault(at, "this action needs two servers: write `servers = 2` in [weir]");
+    }
     Ok(Action { at: at.get_ref().0, kind })
+}
+
+pub(super) fn setup(weir: Option<&Spanned<file::Weir>>, is_cluster: bool) -> Result<Setup, Fault> {
+    let Some(weir) = weir else { return Ok(Setup::default()) };
+    let setup = weir.get_ref().setup();
+    match setup.problem(is_cluster) {
+        Some(problem) => fault(weir, problem),
+        None => Ok(setup),
+    }
 }
 
 pub(super) fn churn(

@@ -12,7 +12,7 @@ pub(super) fn short() -> Options {
     Options { retention, ..Options::default() }
 }
 
-pub(super) fn prune(store: &dyn FlowStore, now: u64) -> [u64; 3] {
+pub(crate) fn prune(store: &dyn FlowStore, now: u64) -> [u64; 3] {
     let mut rows = [0; 3];
     for _ in 0..1_000 {
         let pruned = store.prune(now).unwrap();

@@ -193,7 +193,7 @@ pub(super) fn prefixes_keep_to_their_family(open: Open<'_>) {
 }
 
 /// Names nobody should have, and somebody will.
-pub(super) const HOSTILE: [&str; 10] = [
+pub(crate) const HOSTILE: [&str; 10] = [
     "",
     "x'; DROP TABLE edge; --",
     "\"quoted\" \\ % _ * ?",

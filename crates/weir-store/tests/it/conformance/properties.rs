@@ -107,7 +107,7 @@ fn pod(address: &str, name: &str) -> Endpoint {
     }
 }
 
-fn a_flow() -> impl Strategy<Value = Spelled> {
+pub(crate) fn a_flow() -> impl Strategy<Value = Spelled> {
     let service = select(vec![None, Some((ip("10.96.0.1"), 80)), Some((ip("fd96::1"), 80))]);
     let small = || prop_oneof![3 => Just(0_u64), 5 => 0_u64..2_000, 1 => 0_u64..1 << 40];
     (
@@ -198,7 +198,7 @@ fn a_filter() -> impl Strategy<Value = Filter> {
     })
 }
 
-fn a_query() -> impl Strategy<Value = FlowQuery> {
+pub(crate) fn a_query() -> impl Strategy<Value = FlowQuery> {
     let measures = subsequence(Measure::ALL.to_vec(), 0..=4);
     let totals = fields("class,node,protocol,ip_version");
     let by = prop_oneof![

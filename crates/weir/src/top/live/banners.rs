@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use weir_server::answer::{NodeStatus, State, Status};
+use weir_server::answer::{NodeStatus, PeerState, State, Status};
 
 use super::app::App;
 use super::text::{count, length, shown, whole};
@@ -53,6 +53,11 @@ pub(super) fn banners(app: &App) -> Vec<String> {
         lines.push(format!("no {}: {}", part.name(), shown(why)));
     }
     if let Some(status) = &app.status {
+        lines.extend(missing_servers(status));
+        lines.extend(status.store_error.as_ref().map(|trouble| {
+            let (since, error) = (shown(&trouble.since), shown(&trouble.error));
+            format!("the store fails since {since}, agents keep their batches: {error}")
+        }));
         for node in &status.nodes {
             let place = if status.nodes.len() > 1 {
                 format!("{}: ", shown(&node.node))
@@ -66,6 +71,22 @@ pub(super) fn banners(app: &App) -> Vec<String> {
         lines.extend(gaps(status, app.since_seconds));
     }
     lines
+}
+
+/// Servers that did not answer: what their agents see now is not on the screen.
+fn missing_servers(status: &Status) -> Option<String> {
+    let silent = || status.peers.iter().filter(|peer| peer.state != PeerState::Ok);
+    let first = silent().next()?;
+    let why = first.reason.as_deref().map(|why| format!(": {}", shown(why)));
+    Some(format!(
+        "{} of {} other servers did not answer, what their agents see now is missing here; {} is \
+         {}{}",
+        silent().count(),
+        status.peers.len(),
+        shown(&first.address),
+        first.state.name().replace('_', " "),
+        why.unwrap_or_default(),
+    ))
 }
 
 fn of_node(node: &NodeStatus, uncounted: u64, lost_lately: bool) -> Vec<String> {

@@ -95,6 +95,7 @@ fn rates(rows: &[Sums<'_>]) -> Rates {
         interval_seconds: Some(1.02),
         rates: rows.iter().map(row).collect(),
         more: false,
+        peers: Vec::new(),
     }
 }
 
@@ -211,6 +212,7 @@ fn connections() -> Connections {
         left_out: 0,
         bytes_per_second: Some(3_002_048.0),
         connections: vec![busy, uncounted, still],
+        peers: Vec::new(),
     }
 }
 

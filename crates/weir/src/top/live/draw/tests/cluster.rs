@@ -1,5 +1,7 @@
 //! The screen of a cluster: a shop on three nodes in two zones, of which one agent is silent.
 
+use weir_server::answer::{PeerState, PeerStatus};
+
 use super::*;
 
 fn node(name: &str, state: State) -> NodeStatus {
@@ -181,4 +183,27 @@ fn one_machine_stays_one_machine() {
     let app = super::full(100, 26);
     assert!(!app.is_cluster());
     assert!(!unicode(&app).contains("CLASS"));
+}
+
+#[test]
+fn servers_that_did_not_answer_are_said_to_be_missing() {
+    let mut app = full(100, 26);
+    let peer = |address: &str, state, reason: Option<&str>| PeerStatus {
+        address: address.to_owned(),
+        state,
+        reason: reason.map(str::to_owned),
+        ..PeerStatus::default()
+    };
+    let peers = vec![
+        peer("10.0.0.7:8884", PeerState::Ok, None),
+        peer("10.0.0.8:8884", PeerState::OtherVersion, Some("it is\u{1b}[31m older")),
+    ];
+    app.fresh(Answer::Status(Box::new(Status { peers, ..status() })));
+    let lines = crate::top::live::banners::banners(&app);
+    let line = lines.iter().find(|line| line.contains("other servers")).unwrap();
+    assert_eq!(
+        line,
+        "1 of 2 other servers did not answer, what their agents see now is missing here; \
+         10.0.0.8:8884 is other version: it is\\u{1b}[31m older"
+    );
 }
