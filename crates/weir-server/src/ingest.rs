@@ -34,6 +34,9 @@ const RETRY: Duration = Duration::from_secs(2);
 const WAIT_FOR_DIRECTORY: Duration = Duration::from_secs(1);
 /// Flows of the finest level in one batch. An agent's largest batch makes half as many.
 const FLOWS_MAX: usize = 1 << 20;
+/// A store that is there and takes nothing so often in a row is as good as away. Sooner, it may be
+/// one batch that it cannot take.
+const REFUSALS: u32 = 3;
 /// Digests kept in memory per epoch; older ones are the store's to compare.
 const DIGESTS_MAX: usize = 256;
 
@@ -118,6 +121,8 @@ pub struct Ingest<D> {
     refreshed: HashMap<Epoch, WallTime>,
     /// Why the store took nothing of what it was last given.
     failure: Option<String>,
+    /// How often in a row it took nothing.
+    refusals: u32,
 }
 
 /// A batch that is ready to be committed.
@@ -172,6 +177,7 @@ impl<D: Directories> Ingest<D> {
             counts: IngestCounts::default(),
             refreshed: HashMap::new(),
             failure: None,
+            refusals: 0,
         })
     }
 
@@ -269,7 +275,8 @@ impl<D: Directories> Ingest<D> {
                 }
             });
         }
-        self.failure = failure.filter(|_| is_gone || !is_any_taken);
+        let nothing_goes = !is_any_taken && self.refusals >= REFUSALS;
+        self.failure = failure.filter(|_| is_gone || nothing_goes);
         answers
     }
 
@@ -291,7 +298,17 @@ impl<D: Directories> Ingest<D> {
             })
             .collect();
         let outcomes = self.store.commit(&batches);
-        self.failure = outcomes.as_ref().err().map(|error| chain(error));
+        self.failure = match &outcomes {
+            Ok(_) => {
+                self.refusals = 0;
+                None
+            }
+            Err(error) => {
+                self.refusals = self.refusals.saturating_add(1);
+                let is_outage = is_away(error) || self.refusals >= REFUSALS;
+                is_outage.then(|| chain(error))
+            }
+        };
         outcomes
     }
 

@@ -98,8 +98,8 @@ impl ClickHouseStore {
     }
 
     /// The statements that give a user what a server needs.
-    pub fn grants(database: &str, user: &str) -> Grants {
-        migrate::grants(database, user)
+    pub fn grants(options: &ClickHouseOptions, user: &str) -> Grants {
+        migrate::grants(options, user)
     }
 
     /// Compares the roll-ups of the hours that the range touches with the raw table, and makes
@@ -209,6 +209,11 @@ impl FlowStore for ClickHouseStore {
 
     fn prune(&self, now_seconds: u64) -> Result<Pruned> {
         let before = levels::read(&self.connection)?;
+        if self.options.expire {
+            // Horizons never move back, and are everybody's: one clock that is wrong must not move
+            // them.
+            levels::check_clock(&self.connection, now_seconds)?;
+        }
         let (levels, pruned) = prune::prune(&self.connection, &before, now_seconds)?;
         *locked(&self.levels) = (Instant::now(), levels);
         Ok(pruned)

@@ -196,8 +196,9 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a request and says what is to happen to it.
-    fn fault(&self, statement: String) -> Option<Fault> {
+    /// Remembers a request and says what is to happen to it, and how often faults were cleared so
+    /// far: what is cleared from now on holds nobody back.
+    fn fault(&self, statement: String) -> (Option<Fault>, u64) {
         let mut state = self.state();
         let rule = state
             .rules
@@ -211,13 +212,12 @@ impl Shared {
             state.seen.push(statement);
         }
         self.changed.notify_all();
-        fault
+        (fault, state.clearings)
     }
 
-    /// Waits until the faults are cleared, at most so long.
-    fn wait(&self, at_most: Option<Duration>) {
+    /// Waits until the faults are cleared once more, at most so long.
+    fn wait(&self, clearings: u64, at_most: Option<Duration>) {
         let state = self.state();
-        let clearings = state.clearings;
         let waits = |state: &mut State| state.clearings == clearings;
         if let Some(at_most) = at_most {
             drop(self.changed.wait_timeout_while(state, at_most, waits));
@@ -263,7 +263,7 @@ fn relay(asker: &mut (impl Read + Write), shared: &Shared) -> io::Result<()> {
     let mut asking = message::Reader::default();
     let mut engine: Option<(TcpStream, message::Reader)> = None;
     while let Some(request) = asking.read(asker)? {
-        let fault = shared.fault(request.statement());
+        let (fault, clearings) = shared.fault(request.statement());
         let said = match &fault {
             Some(Fault::CutBefore) => return Ok(()),
             Some(Fault::Answer { status, code, text }) => {
@@ -271,7 +271,7 @@ fn relay(asker: &mut (impl Read + Write), shared: &Shared) -> io::Result<()> {
             }
             Some(Fault::Page { status, body }) => Some(Message::page(*status, body)),
             Some(Fault::Delay(delay)) => {
-                shared.wait(Some(*delay));
+                shared.wait(clearings, Some(*delay));
                 None
             }
             _ => None,
@@ -305,7 +305,7 @@ fn relay(asker: &mut (impl Read + Write), shared: &Shared) -> io::Result<()> {
                 asker.write_all(half)?;
                 return asker.flush();
             }
-            Some(Fault::Hold) => shared.wait(None),
+            Some(Fault::Hold) => shared.wait(clearings, None),
             _ => {}
         }
         asker.write_all(&answer.bytes)?;

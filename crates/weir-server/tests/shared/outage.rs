@@ -80,8 +80,12 @@ fn what_the_store_cannot_take_holds_up_nothing_else() {
             if reason.contains("Code: 48")
     ));
     assert_eq!((ingest.failure(), all(&*store)), (None, (20, 2)));
-    let alone = ingest.accept(&agent("n1"), &frame(2, 10), NOW);
-    assert!(matches!(alone, Answer::Retry { .. }) && ingest.failure().is_some());
+    // Alone it is no outage either, until nothing else goes for a while.
+    for tries in 1..=3 {
+        let alone = ingest.accept(&agent("n1"), &frame(2, 10), NOW);
+        assert!(matches!(alone, Answer::Retry { .. }));
+        assert_eq!(ingest.failure().is_some(), tries == 3, "{tries}");
+    }
 }
 
 #[test]

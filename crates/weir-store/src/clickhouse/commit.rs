@@ -1,11 +1,10 @@
 //! Writing: every batch one insert, looked up by its number before and known by its token.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use weir_flow::ingest::Inserted;
@@ -25,8 +24,6 @@ use crate::{CommitBatch, InvalidBatch, Outcome, Result};
 const INSERTS: usize = 8;
 /// Epochs remembered at a time; one that is forgotten is read again.
 const EPOCHS: usize = 16_384;
-/// Batches remembered as completely written by this process.
-const COMPLETE: usize = 65_536;
 /// Tries of an insert that another's quorum stands in the way of.
 const QUORUM_TRIES: u32 = 20;
 
@@ -34,10 +31,6 @@ const QUORUM_TRIES: u32 = 20;
 #[derive(Debug, Default)]
 pub(super) struct Writer {
     epochs: HashMap<Epoch, KnownEpoch>,
-    /// Batches whose insert was answered: everything that hangs on it is written.
-    complete: HashSet<BatchId>,
-    /// The same, oldest first.
-    order: VecDeque<BatchId>,
 }
 
 /// What a group is committed with.
@@ -95,7 +88,7 @@ impl Writer {
             match outcome {
                 Outcome::Committed => take.push(at),
                 Outcome::AlreadyCommitted
-                    if found.contains_key(&batch.id) && !self.complete.contains(&batch.id) =>
+                    if found.get(&batch.id).is_some_and(|found| !found.is_complete) =>
                 {
                     heal.push(at);
                 }
@@ -196,14 +189,42 @@ impl Writer {
         let done = place.connection.wait(async move {
             Ok(insert_all(&connection, sql, inserts, &settings, width).await)
         })?;
-        let mut failed = None;
+        let (mut failed, mut complete) = (None, Vec::new());
         for (at, result) in done {
             match result {
-                Ok(()) => self.remember(&batches[at]),
+                Ok(()) => complete.push(at),
                 Err(error) => failed = Some(error),
             }
         }
+        self.complete(place, batches, &complete)?;
         failed.map_or(Ok(()), Err)
+    }
+
+    /// Notes that these batches reached every table. Only then are they in the table of batches:
+    /// what is in the raw table alone is healed when it comes again.
+    fn complete(
+        &mut self,
+        place: &Place<'_>,
+        batches: &[CommitBatch<'_>],
+        complete: &[usize],
+    ) -> Result<()> {
+        if complete.is_empty() {
+            return Ok(());
+        }
+        let rows = encode::batch_rows(complete.iter().map(|&at| &batches[at]), now());
+        let insert = encode::insert_batches();
+        let mut statement = Statement::new("note down which batches are complete", insert);
+        for (name, value) in settings(place) {
+            // Who notes the same again adds nothing: the table keeps one row a number.
+            let value = if name == "insert_deduplicate" { "0".to_owned() } else { value };
+            statement = statement.setting(name, value);
+        }
+        let connection = place.connection.clone();
+        place.connection.wait(async move { connection.insert(statement, rows).await })?;
+        for &at in complete {
+            self.remember(&batches[at]);
+        }
+        Ok(())
     }
 
     /// What another process wrote, or this one without an answer, may not have reached every
@@ -239,10 +260,7 @@ impl Writer {
         );
         let statement = Statement::new("note hours to compare", sql).setting("async_insert", 0);
         place.connection.run(statement)?;
-        for &at in heal {
-            self.remember(&batches[at]);
-        }
-        Ok(())
+        self.complete(place, batches, heal)
     }
 
     /// A batch is there with everything that hangs on it.
@@ -251,14 +269,6 @@ impl Writer {
         batch.node.clone_into(&mut known.node);
         // Without room for it, the epoch is read again when a number does not fit.
         known.ranges.insert(batch.id.sequence);
-        if self.complete.insert(batch.id) {
-            self.order.push_back(batch.id);
-        }
-        while self.order.len() > COMPLETE {
-            if let Some(oldest) = self.order.pop_front() {
-                self.complete.remove(&oldest);
-            }
-        }
     }
 }
 

@@ -57,6 +57,8 @@ const GRACE: u64 = 3_600;
 const LANDING: u64 = 86_400;
 /// Days for which a batch's digest is kept; its number stays as long as any flow.
 const DIGEST_DAYS: u64 = 30;
+/// When a batch ended.
+const BATCH_END: &str = "toDateTime(end_seconds, 'UTC')";
 /// Seconds for which a replicated table remembers tokens.
 pub(super) const WINDOW_SECONDS: u64 = 7 * 86_400;
 
@@ -140,7 +142,7 @@ impl Ddl<'_> {
                 "value",
                 &format!(
                     "PARTITION BY toYYYYMM(hour) ORDER BY (node, name, hour){}",
-                    self.ttl("hour", self.options.retention.hour)
+                    self.ttl("hour", self.longest())
                 ),
                 true,
             ),
@@ -169,7 +171,7 @@ impl Ddl<'_> {
             "",
             &format!(
                 "PARTITION BY toYYYYMM(toDateTime(end_seconds, 'UTC')) ORDER BY (epoch, sequence){}",
-                self.ttl("toDateTime(end_seconds, 'UTC')", self.options.retention.hour)
+                self.ttl(BATCH_END, self.longest())
             ),
             true,
         )
@@ -272,13 +274,6 @@ impl Ddl<'_> {
                 })
                 .collect();
         views.push(self.view(
-            BATCH,
-            &format!(
-                "SELECT epoch, sequence, node, digest, end_seconds, written FROM {raw} \
-                 WHERE is_batch = 1"
-            ),
-        ));
-        views.push(self.view(
             GAP,
             &format!(
                 "SELECT node, epoch, sequence, position, gap.reason AS reason, \
@@ -366,17 +361,29 @@ impl Ddl<'_> {
         format!(" TTL {}", expiry(time, retention))
     }
 
-    /// Brings a level's expiry to the options; `None` where the engine deletes nothing by itself.
-    pub(super) fn expiry_of(self, level: Level) -> Option<Expiry> {
+    /// Every table's expiry as the options have it; none where the engine deletes nothing by itself.
+    pub(super) fn expiries(self) -> Vec<Expiry> {
         if !self.options.expire {
-            return None;
+            return Vec::new();
         }
-        let retention = self.options.retention.of(level).max(LANDING);
-        let rule = expiry("window", retention);
-        let table = flow_table(level);
-        let change =
-            format!("ALTER TABLE {}{} MODIFY TTL {rule}", self.named(table), self.on_cluster());
-        Some(Expiry { table, rule, change })
+        let of_level = |level: Level| {
+            (flow_table(level), "window", self.options.retention.of(level).max(LANDING))
+        };
+        let others = [(BATCH, BATCH_END, self.longest()), (COUNTER, "hour", self.longest())];
+        let all = Level::ALL.into_iter().map(of_level).chain(others);
+        all.map(|(table, time, retention)| {
+            let rule = expiry(time, retention);
+            let change =
+                format!("ALTER TABLE {}{} MODIFY TTL {rule}", self.named(table), self.on_cluster());
+            Expiry { table, rule, change }
+        })
+        .collect()
+    }
+
+    /// Seconds for which anything of a batch may be asked for.
+    fn longest(self) -> u64 {
+        let retentions = Level::ALL.into_iter().map(|level| self.options.retention.of(level));
+        retentions.max().unwrap_or(0).max(LANDING)
     }
 
     /// Brings a table's memory of tokens to the options.

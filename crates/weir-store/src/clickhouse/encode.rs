@@ -6,7 +6,7 @@ use bytes::Bytes;
 use weir_flow::fold::Flow;
 use weir_flow::{Endpoint, Level, Measures};
 
-use super::ddl::{RAW, raw_columns};
+use super::ddl::{BATCH, RAW, raw_columns};
 use super::schema::{KEY, SIDE};
 use crate::CommitBatch;
 use crate::check::{SUMS, columns};
@@ -20,6 +20,31 @@ const LARGEST: u64 = i64::MAX.unsigned_abs();
 /// The insert whose rows [`rows`] writes.
 pub(super) fn insert() -> String {
     format!("INSERT INTO {RAW} ({}) FORMAT RowBinary", raw_columns().join(", "))
+}
+
+/// The insert whose rows [`batch_rows`] writes.
+pub(super) fn insert_batches() -> String {
+    format!(
+        "INSERT INTO {BATCH} (epoch, sequence, node, digest, end_seconds, written) \
+         FORMAT RowBinary"
+    )
+}
+
+/// The batches' rows in the table of batches.
+pub(super) fn batch_rows<'a>(
+    batches: impl Iterator<Item = &'a CommitBatch<'a>>,
+    written: u64,
+) -> Bytes {
+    let mut out = Vec::new();
+    for batch in batches {
+        out.extend(batch.id.epoch.0.to_le_bytes());
+        out.extend(batch.id.sequence.to_le_bytes());
+        put_text(&mut out, batch.node);
+        out.extend(batch.digest.0.to_le_bytes());
+        out.extend(small(batch.end_seconds).to_le_bytes());
+        out.extend(small(written).to_le_bytes());
+    }
+    out.into()
 }
 
 /// The UTC hour of the batch's own row.

@@ -24,6 +24,8 @@ pub(super) struct Found {
     pub(super) digest: Option<Digest>,
     /// When it was written, by the writer's clock.
     pub(super) written: u64,
+    /// It reached every table; else it may be in the raw table alone.
+    pub(super) is_complete: bool,
 }
 
 /// An epoch that is there.
@@ -53,9 +55,9 @@ pub(super) fn batches(
     let hours = joined(hours.iter().map(|hour| format!("toDateTime({hour}, 'UTC')")));
     let columns = "epoch, sequence, toString(node), digest, toUInt32(written)";
     let sql = format!(
-        "SELECT {columns} FROM {BATCH} \
+        "SELECT {columns}, 1 FROM {BATCH} \
          WHERE (epoch, sequence) IN ({numbers}) AND end_seconds >= {horizon} \
-         UNION ALL SELECT {columns} FROM {RAW} WHERE is_batch = 1 AND window IN ({hours}) \
+         UNION ALL SELECT {columns}, 0 FROM {RAW} WHERE is_batch = 1 AND window IN ({hours}) \
          AND (epoch, sequence) IN ({numbers}) AND end_seconds >= {horizon}"
     );
     let operation = "look batches up";
@@ -69,7 +71,9 @@ pub(super) fn batches(
             let node = rows.text()?.to_owned();
             let digest = Some(Digest(rows.u128()?)).filter(|digest| digest.0 != 0);
             let written = u64::from(rows.u32()?);
-            found.insert(id, Found { node, digest, written });
+            let known = found.get(&id).is_some_and(|it: &Found| it.is_complete);
+            let is_complete = rows.u8()? == 1 || known;
+            found.insert(id, Found { node, digest, written, is_complete });
         }
         Ok(())
     };

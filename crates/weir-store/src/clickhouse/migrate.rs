@@ -114,11 +114,12 @@ pub(super) fn migrate(connection: &Connection, options: &ClickHouseOptions) -> R
 
 /// The statements that give a user what a server needs to work, and what one needs to make the
 /// tables, each for itself. `user` stands in them as it is.
-pub(super) fn grants(database: &str, user: &str) -> Grants {
+pub(super) fn grants(options: &ClickHouseOptions, user: &str) -> Grants {
+    let database = &options.database;
     let all = format!("{}.*", quoted(database));
     let user = quoted(user);
     let memory = format!("{}.{MEMORY}", quoted(database));
-    Grants {
+    let mut grants = Grants {
         serve: vec![
             format!("GRANT SELECT, INSERT ON {all} TO {user}"),
             format!("GRANT ALTER DELETE ON {memory} TO {user}"),
@@ -129,7 +130,18 @@ pub(super) fn grants(database: &str, user: &str) -> Grants {
             format!("GRANT CREATE DATABASE, CREATE TABLE, CREATE VIEW ON {all} TO {user}"),
             format!("GRANT ALTER, DROP TABLE, DROP VIEW ON {all} TO {user}"),
         ],
+    };
+    if let Some(kubenetmon) = &options.kubenetmon {
+        let table = format!("{}.{}", quoted(&kubenetmon.database), quoted(&kubenetmon.table));
+        grants.serve.push(format!("GRANT SELECT, INSERT ON {table} TO {user}"));
+        let database = quoted(&kubenetmon.database);
+        grants.migrate.push(format!("GRANT CREATE DATABASE ON {database}.* TO {user}"));
+        grants.migrate.push(format!("GRANT CREATE TABLE, ALTER ON {table} TO {user}"));
     }
+    if options.cluster.is_some() {
+        grants.migrate.push(format!("GRANT CLUSTER ON *.* TO {user}"));
+    }
+    grants
 }
 
 /// What a user must be allowed.
@@ -238,8 +250,7 @@ fn keep_settings(connection: &Connection, options: &ClickHouseOptions) -> Result
             connection.run(statement("change how many tokens are remembered", change).long())?;
         }
     }
-    for level in Level::ALL {
-        let Some(expiry) = ddl.expiry_of(level) else { continue };
+    for expiry in ddl.expiries() {
         let table = there.iter().find(|table| table.name == expiry.table);
         if table.is_some_and(|table| !table.definition.contains(&expiry.rule)) {
             let change = statement("change how long flows are kept", expiry.change)

@@ -69,7 +69,7 @@ fn rebuild(args: RebuildArgs) -> anyhow::Result<()> {
 fn grants(args: Layered<StoreOnlyArgs>) -> anyhow::Result<()> {
     let options = clickhouse(args)?;
     let user = options.user.as_deref().unwrap_or(USER);
-    let rights = ClickHouseStore::grants(&options.database, user);
+    let rights = ClickHouseStore::grants(&options, user);
     Ok(render::to_stdout(|out, _| {
         writeln!(out, "-- To serve:")?;
         rights.serve.iter().try_for_each(|statement| writeln!(out, "{statement};"))?;
