@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(unpack(&packed, json.len()).unwrap(), json);
         assert!(matches!(unpack(&packed, json.len() - 1), Err(JsonError::Unpack { .. })));
         assert!(matches!(pack(&json, json.len() - 1), Err(JsonError::TooLarge { .. })));
-        for garbage in [&b""[..], b"{}", &packed[..packed.len() / 2], &[0xff; 64]] {
+        for garbage in [&b"{}"[..], &packed[..packed.len() / 2], &[0xff; 64]] {
             assert!(unpack(garbage, ANSWER_BYTES_MAX).is_err(), "{garbage:?}");
         }
     }

@@ -185,14 +185,9 @@ impl Rules<'_> {
         if group.protocol != Protocol::TCP || ends.iter().any(IpAddr::is_ipv6) {
             return None;
         }
-        // kubenetmon does not know that a bridge's address is the node's; weir does, and
-        // docs/migrate-from-kubenetmon.md says that it makes no row of it either.
+        // A bridge's address is no node's InternalIP, and so it is nobody's.
         let is_node = |address: &IpAddr| {
-            let mut nodes = self.scenario.nodes.iter();
-            nodes.any(|node| {
-                let mut bridges = node.pod_networks.iter().map(|network| network.address);
-                node.uplinks.contains(address) || bridges.any(|bridge| bridge == *address)
-            })
+            self.scenario.nodes.iter().any(|node| node.uplinks.contains(address))
         };
         if ends.iter().any(is_node) || ends.iter().any(IpAddr::is_loopback) {
             return None;
@@ -323,10 +318,10 @@ mod tests {
             ("203.0.113.7", frontend_1, 0, Some(false)),
             // Through the port of a node that the pod is not on.
             ("203.0.113.7", frontend_1, 2, Some(true)),
-            // A node's addresses, its bridge's among them.
+            // A node's addresses; its bridge's is nobody's.
             ("172.18.0.13", frontend_1, 0, None),
             (cart_1, "172.18.0.13", 0, None),
-            ("10.244.1.1", frontend_1, 0, None),
+            ("10.244.1.1", frontend_1, 0, Some(false)),
             ("fd00:244:1::20", "fd00:244:3::30", 0, None),
         ] {
             let opened = rules.local_opened(&group(source, destination), node);
