@@ -49,7 +49,7 @@ pub struct Limits {
     /// The most groups a query may sum into, and so the most rows it may answer with.
     pub query_groups: usize,
     /// The largest the database may become, bytes; `None`: as large as the disk. When it is
-    /// reached, commits fail with [`StoreError::Full`] until something is pruned.
+    /// reached, commits fail with [`crate::StoreError::Full`] until something is pruned.
     pub file_bytes: Option<u64>,
 }
 

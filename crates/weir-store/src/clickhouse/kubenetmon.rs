@@ -2,7 +2,7 @@
 //!
 //! A batch's rows go in before the batch itself, under tokens of their own, so that a batch that is
 //! committed has its rows and one that is sent again adds none. Rows that come another way
-//! ([`KubenetmonSink`]) have only the token that is given with them.
+//! ([`crate::KubenetmonSink`]) have only the token that is given with them.
 
 mod encode;
 mod table;
