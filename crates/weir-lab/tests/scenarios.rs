@@ -55,6 +55,9 @@ fn every_scenario_that_comes_with_the_lab_is_good() {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
+        if path.extension().is_none_or(|kind| kind != "toml") {
+            continue;
+        }
         let (scenario, _) = Scenario::read(&path).unwrap();
         assert_eq!(path.file_stem().unwrap().to_str(), Some(scenario.name.as_str()));
         names.push(scenario.name);
@@ -273,7 +276,8 @@ fn other_mistakes_are_told_with_their_place() {
     assert_eq!(
         action("at = \"1s\"\ndo = \"sing\""),
         "t.toml:31:6: unknown variant `sing`, expected one of `flush_conntrack`, `kill_agent`, `cut_agent`, \
-         `cut_connections`, `kill_server`, `stop_server`"
+         `cut_connections`, `kill_server`, `stop_server`, `cut_engine`, `kill_engine`, \
+         `kill_server_unanswered`, `race_servers`"
     );
     let sysctl = |line: &str| error(&format!("{BOX}[sysctl]\n{line}\n"));
     assert_eq!(sysctl("max = 1"), "t.toml:22:1: nf_conntrack_max belongs to the whole machine");

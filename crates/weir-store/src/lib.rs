@@ -79,7 +79,7 @@ pub trait FlowStore: Send + Sync {
     /// filters, in order, at most `limit`.
     fn values(&self, dimension: Field, prefix: &str, limit: usize) -> Result<Vec<String>>;
 
-    /// Gaps that touch the range, by their beginning; at most the newest 10,000.
+    /// Gaps that touch the range, by their beginning and their batch; at most the newest 10,000.
     fn gaps(&self, range: Range<u64>) -> Result<Vec<StoredGap>>;
 
     /// The agents' own counters, summed over the UTC hours that the range touches.

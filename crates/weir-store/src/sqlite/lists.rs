@@ -137,7 +137,7 @@ pub(super) fn gaps(
         "SELECT node.name, epoch, sequence, reason, from_seconds, to_seconds, connections, \
          records, bytes, bytes_bound FROM gap JOIN node ON node.id = gap.node \
          WHERE to_seconds >= ?1 AND from_seconds < ?2 \
-         ORDER BY from_seconds DESC, gap.id DESC LIMIT ?3",
+         ORDER BY from_seconds DESC, epoch DESC, sequence DESC, gap.id DESC LIMIT ?3",
     )?;
     let mut gaps = statement
         .query_map([stored(range.start), stored(range.end), GAPS], |row| {
