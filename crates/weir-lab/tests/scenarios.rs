@@ -68,6 +68,10 @@ fn every_scenario_that_comes_with_the_lab_is_good() {
         [
             "churn",
             "churn-outage",
+            "clickhouse-away",
+            "clickhouse-kill",
+            "clickhouse-race",
+            "clickhouse-unanswered",
             "cluster",
             "cluster-cut",
             "cluster-flush",
@@ -77,9 +81,11 @@ fn every_scenario_that_comes_with_the_lab_is_good() {
             "flush",
             "forged",
             "kill-agent",
+            "kubenetmon",
             "plain",
             "port-reuse",
             "shop",
+            "shop-cluster",
             "short-timeouts",
             "stolen"
         ]
