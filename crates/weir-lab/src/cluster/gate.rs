@@ -235,12 +235,20 @@ fn hand_on(shared: &Shared, outer: &TcpStream) -> io::Result<()> {
     Ok(())
 }
 
+/// An insert on its way.
+#[derive(Debug)]
+struct Insert {
+    token: String,
+    /// Whether it has been counted as given to the engine.
+    is_given: bool,
+}
+
 /// A connection through the gate.
 #[derive(Clone, Copy)]
 struct Way<'a> {
     shared: &'a Shared,
     number: usize,
-    current: &'a Mutex<Option<String>>,
+    current: &'a Mutex<Option<Insert>>,
 }
 
 impl Way<'_> {
@@ -260,7 +268,7 @@ impl Way<'_> {
         }
     }
 
-    fn current(&self) -> MutexGuard<'_, Option<String>> {
+    fn current(&self) -> MutexGuard<'_, Option<Insert>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -268,7 +276,7 @@ impl Way<'_> {
     fn request(self, part: &[u8], is_handed_on: bool) {
         if !is_handed_on {
             let Some(token) = insert_of(part) else { return };
-            *self.current() = Some(token);
+            *self.current() = Some(Insert { token, is_given: false });
             let mut state = self.shared.lock();
             if state.mode == Mode::HoldInserts {
                 state.passed.held += 1;
@@ -278,14 +286,8 @@ impl Way<'_> {
             }
             return;
         }
-        let current = self.current().clone();
-        if let (Some(token), true) = (current, part.ends_with(BODY_END)) {
-            let mut state = self.shared.lock();
-            state.passed.count += 1;
-            if state.passed.given.len() < INSERTS_LIMIT {
-                *state.passed.given.entry(token).or_default() += 1;
-            }
-            self.shared.changed.notify_all();
+        if part.ends_with(BODY_END) {
+            self.count(&mut self.current());
         }
     }
 
@@ -295,8 +297,13 @@ impl Way<'_> {
         if is_handed_on {
             return;
         }
-        if self.current().take().is_none() {
-            return;
+        {
+            // The engine may be faster than whoever saw the request's end off.
+            let mut current = self.current();
+            self.count(&mut current);
+            if current.take().is_none() {
+                return;
+            }
         }
         let mut state = self.shared.lock();
         if state.mode == Mode::HoldAnswers {
@@ -305,6 +312,18 @@ impl Way<'_> {
             drop(state);
             self.shared.wait_while(Mode::HoldAnswers, self.number);
         }
+    }
+
+    /// Counts an insert that the engine has as a whole, once.
+    fn count(self, current: &mut Option<Insert>) {
+        let Some(insert) = current.as_mut().filter(|insert| !insert.is_given) else { return };
+        insert.is_given = true;
+        let mut state = self.shared.lock();
+        state.passed.count += 1;
+        if state.passed.given.len() < INSERTS_LIMIT {
+            *state.passed.given.entry(insert.token.clone()).or_default() += 1;
+        }
+        self.shared.changed.notify_all();
     }
 }
 
