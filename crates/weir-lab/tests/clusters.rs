@@ -39,8 +39,14 @@ fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_weir-lab"))
 }
 
-/// weir, with its agent beside it, as they are now.
+/// weir, with its agent beside it, as they are now: in the folder that whoever has just built all
+/// of it names, or built here.
 fn weir() -> PathBuf {
+    if let Some(folder) = std::env::var_os("WEIR_LAB_BUILT") {
+        let weir = PathBuf::from(folder).join("weir");
+        assert!(weir.exists(), "WEIR_LAB_BUILT names a folder with weir in it: {}", weir.display());
+        return weir;
+    }
     let built = Command::new(env!("CARGO"))
         // As all tests together are built: with other features the dependencies would be built anew.
         .args(["build", "--quiet", "--locked", "--workspace", "--bins", "--tests"])

@@ -82,7 +82,8 @@ pub trait FlowStore: Send + Sync {
     /// Gaps that touch the range, by their beginning and their batch; at most the newest 10,000.
     fn gaps(&self, range: Range<u64>) -> Result<Vec<StoredGap>>;
 
-    /// The agents' own counters, summed over the UTC hours that the range touches.
+    /// The agents' own counters, summed over the UTC hours that the range touches. One that comes
+    /// to nothing is left out.
     fn counters(&self, range: Range<u64>) -> Result<Vec<CounterSum>>;
 
     /// Keeps these durably until their time is over, in place of what has the same key.

@@ -64,7 +64,7 @@ impl Keeper {
     pub(super) fn start(shared: Arc<Shared>, store: Arc<dyn FlowStore>) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::sync_channel(1);
         let counters = Arc::new(Counters::default());
-        let news = store.is_shared().then(News::new);
+        let news = store.is_shared().then(|| News::new((shared.clock)().seconds()));
         let counters_there = Arc::clone(&counters);
         let mut keeping =
             Keeping { shared, store, counters: counters_there, waiting: Vec::new(), news };
@@ -126,8 +126,32 @@ impl Keeping {
 
     /// Takes in what agents told other servers.
     fn hear(&mut self) {
+        let now = (self.shared.clock)().seconds();
+        let Some(news) = &self.news else { return };
+        let has_missed_some = news.has_missed_some(now);
+        if has_missed_some {
+            // What was heard here is later than what is kept, so it is written first.
+            self.write();
+            if !self.waiting.is_empty() {
+                return;
+            }
+        }
         let Some(news) = &mut self.news else { return };
-        match news.read(&*self.store, (self.shared.clock)().seconds()) {
+        let read = if has_missed_some {
+            let mut told = Vec::new();
+            let read = read_all(&*self.store, |change| {
+                if news::is_told(&change) {
+                    told.push(change);
+                }
+            });
+            read.map(|_unread| {
+                news.note_all_read(now);
+                told
+            })
+        } else {
+            news.read(&*self.store, now)
+        };
+        match read {
             Ok(changes) if changes.is_empty() => {}
             Ok(changes) => {
                 let mut cluster = self.shared.write();
@@ -168,30 +192,32 @@ impl Keeping {
 /// Tells an empty book what the store remembers. What cannot be read, a later weir's perhaps, is
 /// left out.
 pub(super) fn restore(cluster: &mut Cluster, store: &dyn FlowStore) -> Result<(), StoreError> {
-    let mut names = Names::default();
-    let (mut after, mut unread) = (Vec::new(), 0_u64);
-    loop {
-        let page = store.remembered(PREFIX, &after, AT_ONCE)?;
-        let Some(last) = page.last() else { break };
-        after.clone_from(&last.key);
-        for memory in &page {
-            if let Some(change) = decode(memory, &mut names) {
-                match change {
-                    // Its agent may go on speaking to another server, and not tell it here.
-                    Change::Local { .. } if store.is_shared() => {
-                        news::take_in(cluster, vec![change]);
-                    }
-                    change => cluster.restore(change),
-                }
-            } else {
-                unread += 1;
-            }
-        }
-    }
+    let unread = read_all(store, |change| match change {
+        // Its agent may go on speaking to another server, and not tell it here.
+        Change::Local { .. } if store.is_shared() => news::take_in(cluster, vec![change]),
+        change => cluster.restore(change),
+    })?;
     if unread > 0 {
         tracing::warn!(unread, "some of what is kept of the cluster cannot be read; left out");
     }
     Ok(())
+}
+
+/// Reads everything that is kept; gives how much of it cannot be read.
+fn read_all(store: &dyn FlowStore, mut take: impl FnMut(Change)) -> Result<u64, StoreError> {
+    let mut names = Names::default();
+    let (mut after, mut unread) = (Vec::new(), 0);
+    loop {
+        let page = store.remembered(PREFIX, &after, AT_ONCE)?;
+        let Some(last) = page.last() else { return Ok(unread) };
+        after.clone_from(&last.key);
+        for memory in &page {
+            match decode(memory, &mut names) {
+                Some(change) => take(change),
+                None => unread += 1,
+            }
+        }
+    }
 }
 
 /// A change as it is written. Texts only, so that a person can read it, too.

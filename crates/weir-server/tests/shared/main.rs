@@ -6,7 +6,7 @@ mod engine;
 mod outage;
 mod support;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,27 +107,63 @@ fn servers_at_the_same_moment_count_once() {
 fn what_one_server_hears_of_a_node_the_others_learn() {
     let directory = TempDir::new().unwrap();
     let store = Told::open(directory.path());
-    let begun = Instant::now();
-    let clock = || -> weir_server::Clock {
-        Arc::new(move || {
-            let passed = u64::try_from(begun.elapsed().as_nanos()).unwrap();
-            WallTime(NOW.0 + passed)
-        })
-    };
-    let open = || {
-        let store = Arc::clone(&store) as Arc<dyn FlowStore>;
-        Watched::open(Config::default(), Some(store), clock()).unwrap()
-    };
-    let (one, other) = (open(), open());
+    let clock = Passing::default();
+    let (one, other) = (book(&store, &clock), book(&store, &clock));
+    announce(&one);
+    until_told(&other);
+    until_told(&book(&store, &clock));
+}
+
+/// News are not kept for ever: who could not read them in time reads everything.
+#[test]
+fn a_server_that_was_cut_off_for_long_learns_what_the_others_heard_meanwhile() {
+    let directory = TempDir::new().unwrap();
+    let store = Told::open(directory.path());
+    let others_way = store.beside();
+    let clock = Passing::default();
+    let (one, other) = (book(&store, &clock), book(&others_way, &clock));
+    others_way.is_away.store(true, Ordering::Relaxed);
+    announce(&one);
+    until_told(&book(&store, &clock));
+    clock.jumped.store(3_600, Ordering::Relaxed);
+    store.prune(NOW.seconds() + 3_600).unwrap();
+    assert!(!is_told(&other), "it cannot know yet");
+    others_way.is_away.store(false, Ordering::Relaxed);
+    until_told(&other);
+}
+
+/// A clock that goes on, and can be made to jump.
+#[derive(Clone, Default)]
+struct Passing {
+    /// Seconds.
+    jumped: Arc<AtomicU64>,
+}
+
+fn book(store: &Arc<Told>, clock: &Passing) -> Watched {
+    let (begun, jumped) = (Instant::now(), Arc::clone(&clock.jumped));
+    let clock: weir_server::Clock = Arc::new(move || {
+        let passed = begun.elapsed() + Duration::from_secs(jumped.load(Ordering::Relaxed));
+        WallTime(NOW.0 + u64::try_from(passed.as_nanos()).unwrap())
+    });
+    let store = Arc::clone(store) as Arc<dyn FlowStore>;
+    Watched::open(Config::default(), Some(store), clock).unwrap()
+}
+
+fn announce(book: &Watched) {
     let fact =
         weir_proto::Fact { address: [10, 0, 0, 1].into(), from: WallTime(0), to: None, own: true };
-    one.speaks("n1", NOW);
-    one.announce(Announcement { node: "n1".into(), complete: true, facts: vec![fact], at: NOW });
-    let told = |book: &Watched| book.is_enrolled("n1", NOW) && book.counts().announced == 1;
+    book.speaks("n1", NOW);
+    book.announce(Announcement { node: "n1".into(), complete: true, facts: vec![fact], at: NOW });
+}
+
+fn is_told(book: &Watched) -> bool {
+    book.is_enrolled("n1", NOW) && book.counts().announced == 1
+}
+
+fn until_told(book: &Watched) {
     let patience = Instant::now() + Duration::from_secs(30);
-    while !told(&other) {
-        assert!(Instant::now() < patience, "nobody told the other server");
+    while !is_told(book) {
+        assert!(Instant::now() < patience, "nobody told this server");
         thread::sleep(Duration::from_millis(50));
     }
-    assert!(told(&open()), "and who begins later reads it");
 }

@@ -101,7 +101,7 @@ pub(crate) fn all(store: &dyn FlowStore) -> (u64, u64) {
 
 /// An embedded store that says others write to it, too, and fails as it is told.
 pub(crate) struct Told {
-    store: SqliteStore,
+    store: Arc<SqliteStore>,
     /// It cannot be reached.
     pub(crate) is_away: AtomicBool,
     /// Groups with this batch are refused; 0: none is.
@@ -114,8 +114,18 @@ pub(crate) struct Told {
 
 impl Told {
     pub(crate) fn open(directory: &Path) -> Arc<Self> {
+        let store = SqliteStore::open(directory, Options::default()).unwrap();
+        Self::reach(Arc::new(store))
+    }
+
+    /// Another server's way to the same store.
+    pub(crate) fn beside(&self) -> Arc<Self> {
+        Self::reach(Arc::clone(&self.store))
+    }
+
+    fn reach(store: Arc<SqliteStore>) -> Arc<Self> {
         Arc::new(Self {
-            store: SqliteStore::open(directory, Options::default()).unwrap(),
+            store,
             is_away: AtomicBool::new(false),
             poison: AtomicU64::new(0),
             tries: AtomicU64::new(0),

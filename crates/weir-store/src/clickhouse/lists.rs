@@ -159,9 +159,9 @@ pub(super) fn counters(
     let operation = "read counters";
     let sql = format!(
         "SELECT toString(node), toString(name), \
-         toInt64(least(greatest(sum(toInt128(value)), {least}), {most})) \
+         toInt64(least(greatest(sum(toInt128(value)) AS total, {least}), {most})) \
          FROM {COUNTER} WHERE hour >= {start} AND hour < {end} \
-         GROUP BY node, name ORDER BY node, name",
+         GROUP BY node, name HAVING total != 0 ORDER BY node, name",
         least = i64::MIN + 1,
         most = i64::MAX,
         start = time((range.start - range.start % HOUR).max(horizon(levels))),

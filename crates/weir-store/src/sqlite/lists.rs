@@ -185,6 +185,7 @@ pub(super) fn counters(
             _ => sums.push(sum),
         }
     }
+    sums.retain(|sum| sum.value != 0);
     Ok(sums)
 }
 

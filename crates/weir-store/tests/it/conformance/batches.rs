@@ -133,10 +133,15 @@ pub(super) fn gaps_and_counters_come_back(open: Open<'_>) {
     let gaps =
         [gap(GapReason::EventsLost, NOON + 50, NOON + 60), gap(GapReason::AgentDown, NOON, NOON)];
     let first = batch("n1", 1, &empty, &gaps);
-    let counters = [("records", 5), ("lost_events", -1)];
+    let counters = [("records", 5), ("lost_events", -1), ("given_back", 3), ("nothing", 0)];
     let first = CommitBatch { counters: &counters, end_seconds: NOON, ..first };
     let late = [("records", 7)];
     let second = batch("n1", 2, &empty, &[]);
+    let taken_back = CommitBatch {
+        counters: &[("given_back", -3)],
+        end_seconds: NOON,
+        ..batch("n1", 4, &empty, &[])
+    };
     let second = CommitBatch { counters: &late, end_seconds: NOON + 1, ..second };
     let most = [("records", i64::MAX)];
     let third = CommitBatch {
@@ -144,6 +149,7 @@ pub(super) fn gaps_and_counters_come_back(open: Open<'_>) {
         ..CommitBatch { id: BatchId { epoch: EPOCH, sequence: 3 }, ..second }
     };
     assert_eq!(store.commit(&[first, first, second, third]).unwrap()[3], Outcome::Committed);
+    assert_eq!(store.commit(&[taken_back]).unwrap(), [Outcome::Committed]);
 
     let reasons = |range| {
         let gaps = store.gaps(range).unwrap();
@@ -159,7 +165,7 @@ pub(super) fn gaps_and_counters_come_back(open: Open<'_>) {
 
     let sum =
         |name: &str, value| CounterSum { node: "n1".to_owned(), name: name.to_owned(), value };
-    // What ended with the hour is the hour's before.
+    // What ended with the hour is the hour's before; what comes to nothing is not listed.
     assert_eq!(
         store.counters(NOON - 1..NOON).unwrap(),
         [sum("lost_events", -1), sum("records", 5)]
