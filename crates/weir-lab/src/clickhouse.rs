@@ -121,7 +121,7 @@ impl Engine {
 
     /// Runs a statement in `default`.
     pub fn run(&self, sql: &str) -> Result<String, LabError> {
-        http::statement(self, "default", sql)
+        http::statement(self, "default", sql, &[])
     }
 
     /// What it has cost; an error for a server that was named.

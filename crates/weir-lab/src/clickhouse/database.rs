@@ -49,7 +49,12 @@ impl Database {
 
     /// Runs a statement in it; answers come as tab-separated text unless it says `FORMAT`.
     pub fn run(&self, sql: &str) -> Result<String, LabError> {
-        http::statement(&self.engine, &self.name, sql)
+        self.run_with(sql, &[])
+    }
+
+    /// [`Database::run`] with settings that hold for this statement.
+    pub fn run_with(&self, sql: &str, settings: &[(&str, &str)]) -> Result<String, LabError> {
+        http::statement(&self.engine, &self.name, sql, settings)
     }
 }
 

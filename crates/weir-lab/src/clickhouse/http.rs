@@ -20,9 +20,17 @@ fn agent() -> ureq::Agent {
         .into()
 }
 
-/// Runs a statement in a database.
-pub(super) fn statement(engine: &Engine, database: &str, sql: &str) -> Result<String, LabError> {
-    let mut request = agent().post(format!("{}/", engine.url())).query("database", database);
+/// Runs a statement in a database, with settings of its own.
+pub(super) fn statement(
+    engine: &Engine,
+    database: &str,
+    sql: &str,
+    settings: &[(&str, &str)],
+) -> Result<String, LabError> {
+    let mut request = agent()
+        .post(format!("{}/", engine.url()))
+        .query("database", database)
+        .query_pairs(settings.iter().copied());
     if let Some(account) = &engine.account {
         request = request
             .header("X-ClickHouse-User", &account.user)

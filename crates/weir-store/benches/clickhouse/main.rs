@@ -31,8 +31,9 @@ fn main() {
     let reports = traffic::reports();
     let database = engine.name();
     let store = open(&database, None);
-    let stored = inserts(&engine, &database, &store, &reports);
-    beside_kubenetmon(&engine, &database, &reports);
+    let (stored, seconds) = inserts(&engine, &database, &store, &reports);
+    larger_batches(&engine, &reports);
+    beside_kubenetmon(&engine, &database, &reports, seconds);
     grow(&database, stored, rows);
     queries(&store, &database);
 }
@@ -88,13 +89,13 @@ fn commit(store: &ClickHouseStore, reports: &[Report]) {
     }
 }
 
-/// Takes the reports; gives the rows of the finest level.
+/// Takes the reports; gives the rows of the finest level, and the engine's CPU-seconds.
 fn inserts(
     engine: &Engine,
     database: &Database,
     store: &ClickHouseStore,
     reports: &[Report],
-) -> u64 {
+) -> (u64, f64) {
     let (before, own, wall) = (engine.cost().expect(TOLD), cpu_time(), Instant::now());
     commit(store, reports);
     let (after, wall) = (engine.cost().expect(TOLD), wall.elapsed());
@@ -109,11 +110,27 @@ fn inserts(
     report("clickhouse_insert_wall", rate(wall.as_secs_f64()), "rows/s", &Target::None);
     let server = after.server_cpu_seconds - before.server_cpu_seconds;
     report("clickhouse_insert_test_server_cpu", server, "s, not in the above", &Target::None);
-    rows
+    (rows, of_engine)
+}
+
+/// The same flows in few batches, as larger nodes send them.
+fn larger_batches(engine: &Engine, reports: &[Report]) {
+    let database = engine.name();
+    let store = open(&database, None);
+    let larger: Vec<Report> =
+        reports.chunks(AT_ONCE).zip(1..).map(|(some, n)| traffic::merged(some, n)).collect();
+    let before = engine.cost().expect(TOLD);
+    commit(&store, &larger);
+    let seconds = engine.cost().expect(TOLD).engine_cpu_seconds - before.engine_cpu_seconds;
+    let rows = precise(count(&database, "SELECT count() FROM flow_10s WHERE is_batch = 0"));
+    let batches = precise(larger.len() as u64);
+    report("clickhouse_rows_per_larger_batch", rows / batches, "rows", &Target::None);
+    report("clickhouse_insert_larger_engine_cpu", rows / seconds, "rows/cpu-s", &Target::None);
 }
 
 /// The same traffic once more, with kubenetmon's table besides.
-fn beside_kubenetmon(engine: &Engine, database: &Database, reports: &[Report]) {
+/// `seconds`: the engine's CPU time without it.
+fn beside_kubenetmon(engine: &Engine, database: &Database, reports: &[Report], seconds: f64) {
     let other = engine.name();
     let name = "network_flows_0";
     let settings = Settings {
@@ -126,7 +143,14 @@ fn beside_kubenetmon(engine: &Engine, database: &Database, reports: &[Report]) {
     };
     let table =
         KubenetmonTable { database: other.name().to_owned(), table: name.to_owned(), settings };
-    commit(&open(&other, Some(table)), reports);
+    let store = open(&other, Some(table));
+    let before = engine.cost().expect(TOLD);
+    commit(&store, reports);
+    let both = engine.cost().expect(TOLD).engine_cpu_seconds - before.engine_cpu_seconds;
+    let per_batch = 1_000.0 / precise(reports.len() as u64);
+    report("clickhouse_insert_a_batch", seconds * per_batch, "cpu-ms", &Target::None);
+    let alone = (both - seconds) * per_batch;
+    report("kubenetmon_insert_a_batch", alone, "cpu-ms, the difference", &Target::None);
     let theirs = size(&other, name);
     for (name, flows_only) in
         [("flow_10s", " WHERE is_batch = 0"), ("flow_1m", ""), ("flow_1h", "")]
@@ -186,6 +210,15 @@ fn grow(database: &Database, stored: u64, rows: u64) {
     report("clickhouse_filled_in", seconds, "s", &Target::None);
 }
 
+/// The limits that weir's statements bear, so that both ways to ask do the same. The test server
+/// sets and takes back settings in statements of their own.
+const LIMITS: [(&str, &str); 4] = [
+    ("max_execution_time", "600"),
+    ("max_rows_to_group_by", "1000000"),
+    ("group_by_overflow_mode", "throw"),
+    ("timeout_overflow_mode", "throw"),
+];
+
 /// A question, and what somebody would write who knows the tables.
 struct Asked {
     name: &'static str,
@@ -194,6 +227,12 @@ struct Asked {
 }
 
 fn queries(store: &ClickHouseStore, database: &Database) {
+    let one = |settings: &[(&str, &str)]| {
+        let run = || drop(database.run_with("SELECT 1", settings).expect(TOLD));
+        median((0..RUNS * 5).map(|_| milliseconds(run)).collect())
+    };
+    report("test_server_one_statement", one(&[]), "ms", &Target::None);
+    report("test_server_one_statement_with_limits", one(&LIMITS), "ms", &Target::None);
     for Asked { name, query, by_hand } in asked() {
         let table = store.query(&query).expect(TOLD);
         let text = database.run(&by_hand).expect(TOLD);
@@ -203,7 +242,8 @@ fn queries(store: &ClickHouseStore, database: &Database) {
         let mut theirs = Vec::new();
         for _ in 0..RUNS {
             ours.push(milliseconds(|| drop(store.query(&query).expect(TOLD))));
-            theirs.push(milliseconds(|| drop(database.run(&by_hand).expect(TOLD))));
+            let by_hand = || drop(database.run_with(&by_hand, &LIMITS).expect(TOLD));
+            theirs.push(milliseconds(by_hand));
         }
         let (ours, theirs) = (median(ours), median(theirs));
         let level = table.level.seconds();

@@ -96,6 +96,21 @@ pub(crate) fn reports() -> Vec<Report> {
     reports
 }
 
+/// Several reports in one, as if one node had seen all of it.
+pub(crate) fn merged(reports: &[Report], sequence: u64) -> Report {
+    let mut folder = Folder::default();
+    for (record, ends) in reports.iter().flat_map(|report| &report.records) {
+        folder.add(record, 0, ends);
+    }
+    Report {
+        node: node_name(0),
+        sequence,
+        end_seconds: reports.iter().map(|report| report.end_seconds).max().unwrap_or(START),
+        flows: folder.finish(),
+        records: Vec::new(),
+    }
+}
+
 /// The id of a pod that talks.
 pub(crate) fn busy_pod() -> String {
     endpoint(7).id()

@@ -224,12 +224,10 @@ pub(super) fn key(field: Field) -> Vec<String> {
 /// beside a sum of fractions, whose error is far below 2^63.
 fn sum(measure: Measure) -> String {
     let columns = stored(measure);
-    let all = |kind: fn(&str) -> String| {
-        columns.iter().map(|column| kind(column)).collect::<Vec<_>>().join(" + ")
-    };
-    let exact = all(|column| format!("sum({column})"));
-    let rough = all(|column| format!("sum(toFloat64({column}))"));
-    format!("if({rough} - ({exact}) > 9e18, {}, {exact})", u64::MAX)
+    let exact = columns.join(" + ");
+    let rough: Vec<String> = columns.iter().map(|column| format!("toFloat64({column})")).collect();
+    let (exact, rough) = (format!("sum({exact})"), format!("sum({})", rough.join(" + ")));
+    format!("if({rough} - {exact} > 9e18, {}, {exact})", u64::MAX)
 }
 
 fn stored(measure: Measure) -> &'static [&'static str] {
