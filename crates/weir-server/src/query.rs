@@ -234,9 +234,9 @@ fn told(trouble: Trouble) -> StoreTrouble {
 /// Tells whose fault it was: the question's, the moment's or the store's.
 fn from_store(error: StoreError) -> AnswerError {
     match error {
-        StoreError::TooManyGroups { .. } | StoreError::Query { .. } => {
-            AnswerError::Question(error.to_string())
-        }
+        StoreError::TooManyGroups { .. }
+        | StoreError::TooLarge { .. }
+        | StoreError::Query { .. } => AnswerError::Question(error.to_string()),
         StoreError::TimedOut { .. } => AnswerError::Busy(error.to_string()),
         away if is_away(&away) => AnswerError::Away(chain(&away)),
         other => AnswerError::Store(other),

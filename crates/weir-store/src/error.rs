@@ -134,6 +134,14 @@ pub enum StoreError {
         /// The limit.
         limit: usize,
     },
+    /// The query needs more memory than there is for one.
+    #[error(
+        "the query takes too much memory ({detail}): ask for a shorter range, a longer step, fewer fields or a narrower filter"
+    )]
+    TooLarge {
+        /// What had no room.
+        detail: String,
+    },
     /// The query makes no sense.
     #[error("the query {reason}")]
     Query {

@@ -7,6 +7,7 @@ pub(super) fn reason(error: &StoreError) -> Option<&'static str> {
     Some(match error {
         StoreError::TimedOut { .. }
         | StoreError::TooManyGroups { .. }
+        | StoreError::TooLarge { .. }
         | StoreError::Query { .. } => return None,
         StoreError::Full { .. } => "full",
         StoreError::ReadOnly { .. } | StoreError::NotAWriter { .. } => "read_only",
@@ -85,6 +86,7 @@ mod tests {
         for (error, expected) in [
             (StoreError::TimedOut { seconds: 1 }, (None, false, false)),
             (StoreError::Query { reason: "x" }, (None, false, false)),
+            (StoreError::TooLarge { detail: String::new() }, (None, false, false)),
             (refused(516), (Some("password"), true, false)),
             (refused(497), (Some("rights"), true, false)),
             (refused(201), (Some("quota"), true, true)),

@@ -156,7 +156,9 @@ impl<'a> Reading<'a> {
         };
         let table = match self.store.query(&query) {
             // Too much for one slice is not too much for the page.
-            Err(StoreError::TooManyGroups { .. }) if self.slice_steps > 1 => {
+            Err(StoreError::TooManyGroups { .. } | StoreError::TooLarge { .. })
+                if self.slice_steps > 1 =>
+            {
                 self.slice_steps = (self.slice_steps / GROWTH).max(1);
                 return Ok(());
             }

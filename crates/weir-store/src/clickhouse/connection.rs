@@ -308,7 +308,11 @@ impl Connection {
             cursor.next().await.map_err(|error| self.error(operation, limits, &error))?
         {
             if collected.len() + chunk.len() > ANSWER_BYTES {
-                return Err(self.unreadable(operation, "it is longer than 1 GiB"));
+                let detail = "the answer is longer than 1 GiB".to_owned();
+                return Err(match limits {
+                    Some(_) => StoreError::TooLarge { detail },
+                    None => self.unreadable(operation, detail),
+                });
             }
             collected.extend_from_slice(&chunk);
         }

@@ -7,6 +7,7 @@ const DETAIL: usize = 400;
 
 const TIMED_OUT: u32 = 159;
 const TOO_MANY_ROWS: u32 = 158;
+const OUT_OF_MEMORY: u32 = 241;
 /// Nothing was kept of what a statement with this code tried.
 pub(super) const ACCESS_DENIED: u32 = 497;
 pub(super) const TABLE_EXISTS: u32 = 57;
@@ -27,6 +28,7 @@ pub(super) fn error(
     match (code, limits) {
         (TIMED_OUT, Some(limits)) => StoreError::TimedOut { seconds: limits.query_seconds },
         (TOO_MANY_ROWS, Some(limits)) => StoreError::TooManyGroups { limit: limits.query_groups },
+        (OUT_OF_MEMORY, Some(_)) => StoreError::TooLarge { detail: shortened(text) },
         (0, _) => StoreError::ClickHouseAnswer { operation, url, detail: shortened(text) },
         _ => StoreError::ClickHouseRefused {
             operation,
@@ -76,7 +78,7 @@ fn advice(code: u32) -> &'static str {
             "the table is read-only, as when ClickHouse lost its Keeper: it goes on when that is back"
         }
         201 => "the user's quota is used up: raise it, or wait until its interval ends",
-        241 => {
+        OUT_OF_MEMORY => {
             "ClickHouse has too little memory for it: ask for less at a time, or give it more memory"
         }
         243 => "the disk of ClickHouse is full: free space there, and it goes on",
@@ -113,6 +115,10 @@ mod tests {
             error("ask", url(), Some(limits), text),
             StoreError::TimedOut { seconds: 3 }
         ));
+        let text = "Code: 241. DB::Exception: Query memory limit exceeded";
+        let too_large = error("ask", url(), Some(limits), text);
+        assert!(matches!(too_large, StoreError::TooLarge { .. }), "{too_large}");
+        assert_eq!(code_of(&error("insert a batch", url(), None, text)), Some(241));
         let error = error("insert a batch", url(), None, "Code: 243. DB::Exception: no space");
         assert_eq!(code_of(&error), Some(243));
         assert!(error.to_string().contains("free space"), "{error}");

@@ -72,7 +72,7 @@ fn what_is_no_clickhouse_is_an_error() {
 }
 
 #[test]
-fn a_question_that_takes_too_long_is_given_up() {
+fn a_question_that_takes_too_long_or_too_much_is_given_up() {
     let Some(engine) = stand_in("slow questions") else { return };
     let database = engine.name();
     let faults = Faults::before(&engine).unwrap();
@@ -92,6 +92,12 @@ fn a_question_that_takes_too_long_is_given_up() {
     let error = store.query(&question()).unwrap_err();
     assert!(matches!(error, StoreError::TimedOut { seconds: 1 }), "{error}");
     store.query(&question()).unwrap();
+
+    let text = "Query memory limit exceeded: would use 10.00 GiB".to_owned();
+    faults.add(SELECT, Fault::Answer { status: 500, code: 241, text }, 1);
+    let error = store.query(&question()).unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+    assert!(error.to_string().contains("shorter range"), "{error}");
 }
 
 #[test]
