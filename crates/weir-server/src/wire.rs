@@ -47,6 +47,7 @@ use crate::moment::rfc3339;
 use crate::peers::Local;
 use crate::query::{Board, Clock};
 
+pub(crate) use self::counts::Present;
 pub use counts::{Counts, Malformation, TurnedAway};
 pub use door::Credentials;
 pub use identify::{

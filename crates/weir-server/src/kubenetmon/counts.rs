@@ -7,6 +7,7 @@ use weir_flow::kubenetmon::Counts as Labelled;
 
 use super::message::Malformed;
 use crate::answer::KubenetmonStatus;
+use crate::wire::Present;
 
 /// Counters since the server began.
 #[derive(Debug, Default)]
@@ -137,13 +138,10 @@ impl Counts {
         self.turned_away.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(super) fn stream_begins(&self) {
+    /// Counts a call until what is returned is dropped, however it ends.
+    pub(super) fn stream(&self) -> Present<'_> {
         self.streams.fetch_add(1, Ordering::Relaxed);
-        self.streams_now.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn stream_ends(&self) {
-        self.streams_now.fetch_sub(1, Ordering::Relaxed);
+        Present::new(&self.streams_now)
     }
 
     pub(super) fn count_received(&self) {

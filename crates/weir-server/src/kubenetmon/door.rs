@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, watch};
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
 use weir_flow::Name;
@@ -110,19 +110,42 @@ impl Reading<'_> {
     }
 
     async fn hand_on(&mut self) {
-        let observations = std::mem::take(&mut self.observations);
-        let (count, counts) = (observations.len(), &self.door.counts);
-        let Some(places) = u32::try_from(count).ok().filter(|count| *count > 0) else { return };
+        let Some(places) = self.places() else { return };
         let room = Arc::clone(&self.door.room);
+        // Until there is room they stay here: whoever ends the call meanwhile drops this.
         match timeout(ROOM_TIME, room.acquire_many_owned(places)).await {
-            Ok(Ok(place)) => {
-                let chunk = Chunk { observations, _place: place };
-                if self.door.chunks.send(chunk).is_err() {
-                    counts.count_dropped(Dropped::Stopped, count);
-                }
-            }
-            Ok(Err(_closed)) => counts.count_dropped(Dropped::Stopped, count),
-            Err(_late) => counts.count_dropped(Dropped::QueueFull, count),
+            Ok(Ok(place)) => self.give(place),
+            Ok(Err(_closed)) => self.give_up(Dropped::Stopped),
+            Err(_late) => self.give_up(Dropped::QueueFull),
+        }
+    }
+
+    fn places(&self) -> Option<u32> {
+        u32::try_from(self.observations.len()).ok().filter(|count| *count > 0)
+    }
+
+    fn give(&mut self, place: OwnedSemaphorePermit) {
+        let observations = std::mem::take(&mut self.observations);
+        let count = observations.len();
+        if self.door.chunks.send(Chunk { observations, _place: place }).is_err() {
+            self.door.counts.count_dropped(Dropped::Stopped, count);
+        }
+    }
+
+    fn give_up(&mut self, why: Dropped) {
+        let count = std::mem::take(&mut self.observations).len();
+        self.door.counts.count_dropped(why, count);
+    }
+}
+
+/// A call that is reset ends in the midst of it: what was read counts all the same.
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        let Some(places) = self.places() else { return };
+        match Arc::clone(&self.door.room).try_acquire_many_owned(places) {
+            Ok(place) => self.give(place),
+            Err(TryAcquireError::Closed) => self.give_up(Dropped::Stopped),
+            Err(TryAcquireError::NoPermits) => self.give_up(Dropped::QueueFull),
         }
     }
 }
@@ -136,10 +159,8 @@ impl FlowHandler for Door {
         let Ok(_place) = self.calls.try_acquire() else {
             return Err(Status::resource_exhausted("too many report at once: try again"));
         };
-        self.counts.stream_begins();
-        let summary = self.take(&mut request.into_inner()).await;
-        self.counts.stream_ends();
-        summary.map(Response::new)
+        let _present = self.counts.stream();
+        self.take(&mut request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -184,10 +184,10 @@ impl Counts {
 
 /// One more, while it lives.
 #[derive(Debug)]
-pub(super) struct Present<'a>(&'a AtomicU64);
+pub(crate) struct Present<'a>(&'a AtomicU64);
 
 impl<'a> Present<'a> {
-    fn new(count: &'a AtomicU64) -> Self {
+    pub(crate) fn new(count: &'a AtomicU64) -> Self {
         add(count, 1);
         Self(count)
     }

@@ -111,6 +111,20 @@ fn calls_are_bounded() {
 }
 
 #[test]
+fn what_was_read_of_a_call_that_is_reset_is_kept() {
+    let door = open(options(Arc::<Sink>::default(), book()));
+    let mut client = door.client();
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let call = door.runtime.spawn(async move { client.submit(stream).await });
+    door.runtime.block_on(sender.send(observation(1))).unwrap();
+    door.until("it is in", |counts| counts.received() == 1 && counts.streams_now() == 1);
+    call.abort();
+    door.until("it is over", |counts| counts.streams_now() == 0);
+    door.until("it is kept", |counts| counts.labelled().labelled == 1);
+}
+
+#[test]
 fn connections_of_one_address_are_bounded() {
     let limits = Limits { connections_of_one_address: 1, ..Limits::default() };
     let door = open(weir_server::kubenetmon::Options {
