@@ -1,5 +1,5 @@
-//! No bytes at kubenetmon's door break it: what is not refused by name is an observation, and what
-//! its table counts of it is what the message said.
+//! No bytes at kubenetmon's door break it: what is not refused by name is an observation that counts
+//! what the message said.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -30,6 +30,9 @@ fuzz_target!(|input: &[u8]| {
             let original = flow.original.expect("it has been read");
             assert_eq!(read_once.sent.bytes, original.bytes);
             assert_eq!(read_once.sent.packets, original.packets);
+            let reply = flow.reply.expect("it has been read");
+            assert_eq!(read_once.received.bytes, reply.bytes);
+            assert_eq!(read_once.received.packets, reply.packets);
             // A name that is known already changes nothing.
             let node = read_once.node.clone();
             assert_eq!(read(observation, Some(&node), now), Ok(read_once));

@@ -270,6 +270,17 @@ impl Cluster {
         }
     }
 
+    /// Takes in what another server that shares the memory was told. It is not told on, and who is
+    /// enrolled is told apart: an address that a node once had does not make it one with an agent.
+    pub fn hear(&mut self, change: Change) {
+        match change {
+            Change::Local { node, own, fact } => {
+                self.see(&node, own, fact, None);
+            }
+            other => self.restore(other),
+        }
+    }
+
     /// Forgets what ended before `horizon`.
     pub fn forget_before(&mut self, horizon: WallTime) {
         self.history.forget_before(horizon);

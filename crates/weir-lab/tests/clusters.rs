@@ -39,12 +39,12 @@ fn program() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_weir-lab"))
 }
 
-/// weir, with its agent beside it, as they are now: in the folder that whoever has just built all
-/// of it names, or built here.
+/// weir, with its agent beside it, as they are now: built here, where nobody says that all of it
+/// was built with this test.
 fn weir() -> PathBuf {
-    if let Some(folder) = std::env::var_os("WEIR_LAB_BUILT") {
-        let weir = PathBuf::from(folder).join("weir");
-        assert!(weir.exists(), "WEIR_LAB_BUILT names a folder with weir in it: {}", weir.display());
+    if std::env::var_os("WEIR_LAB_IS_BUILT").is_some() {
+        let [weir, agent] = ["weir", "weir-agent"].map(|name| program().with_file_name(name));
+        assert!(weir.exists() && agent.exists(), "no programs beside {}", program().display());
         return weir;
     }
     let built = Command::new(env!("CARGO"))

@@ -124,6 +124,7 @@ impl Watched {
             book.limits.changes = 0;
         }
         let mut cluster = Cluster::new(book);
+        let begun = clock();
         if let Some(store) = &store {
             memory::restore(&mut cluster, &**store)?;
         }
@@ -136,7 +137,7 @@ impl Watched {
             clock,
             pace: config.pace,
         });
-        let keeper = store.map(|store| memory::Keeper::start(Arc::clone(&shared), store));
+        let keeper = store.map(|store| memory::Keeper::start(Arc::clone(&shared), store, begun));
         let keeper = keeper.transpose().map_err(|source| ClusterError::Start { source })?;
         Ok(Self { shared, stop: None, watching: None, keeper })
     }

@@ -189,9 +189,13 @@ impl Nodes {
             known.told.to = told.to;
             return news;
         }
-        let same =
-            |known: &Announcement| known.node() == Some(name) && known.told.from == told.from;
-        if announced.by.iter().any(same) {
+        // The same, or within one that is over by now: told late.
+        let past = |known: &Announcement| {
+            let over = known.told.to.is_some_and(|to| told.to.is_none() && told.from < to);
+            known.node() == Some(name)
+                && (known.told.from == told.from || (over && known.told.from <= told.from))
+        };
+        if announced.by.iter().any(past) {
             return false;
         }
         if announced.by.len() >= ANNOUNCERS_LIMIT {

@@ -275,7 +275,12 @@ impl Past {
         }
         let past = |fact: &Fact| fact.node == *node && fact.told.from == told.from;
         let anew = told.from == SINCE_BEFORE && told.to.is_none();
-        if !anew && self.facts.iter().any(past) {
+        // What begins within an interval that is over by now is that interval, told late.
+        let over = |fact: &Fact| {
+            let ended = fact.told.to.is_some_and(|to| told.from < to);
+            told.to.is_none() && fact.node == *node && fact.told.from <= told.from && ended
+        };
+        if !anew && self.facts.iter().any(|fact| past(fact) || over(fact)) {
             return false;
         }
         let mut from = late(told.from, lag);

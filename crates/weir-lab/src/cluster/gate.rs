@@ -25,6 +25,8 @@ const EVERY: Duration = Duration::from_millis(5);
 const TOKEN: &[u8] = b"insert_deduplication_token=";
 /// The table that a batch is inserted into.
 const TABLE: &[u8] = b"flow_10s";
+/// How the answer to an insert begins that was done.
+const DONE: &[u8] = b"HTTP/1.1 200";
 /// The end of a request's body.
 const BODY_END: &[u8] = b"0\r\n\r\n";
 
@@ -293,14 +295,16 @@ impl Way<'_> {
 
     /// Looks at a part of an answer, before it is handed on: the first tells that the insert is
     /// done.
-    fn answer(self, _part: &[u8], is_handed_on: bool) {
+    fn answer(self, part: &[u8], is_handed_on: bool) {
         if is_handed_on {
             return;
         }
         {
-            // The engine may be faster than whoever saw the request's end off.
             let mut current = self.current();
-            self.count(&mut current);
+            // The engine may be faster than whoever saw the request's end off.
+            if part.starts_with(DONE) {
+                self.count(&mut current);
+            }
             if current.take().is_none() {
                 return;
             }

@@ -61,10 +61,15 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn start(shared: Arc<Shared>, store: Arc<dyn FlowStore>) -> std::io::Result<Self> {
+    /// `restored`: when the book was begun from what was kept.
+    pub(super) fn start(
+        shared: Arc<Shared>,
+        store: Arc<dyn FlowStore>,
+        restored: WallTime,
+    ) -> std::io::Result<Self> {
         let (stop, stopped) = mpsc::sync_channel(1);
         let counters = Arc::new(Counters::default());
-        let news = store.is_shared().then(|| News::new((shared.clock)().seconds()));
+        let news = store.is_shared().then(|| News::new(restored.seconds()));
         let counters_there = Arc::clone(&counters);
         let mut keeping =
             Keeping { shared, store, counters: counters_there, waiting: Vec::new(), news };
@@ -110,8 +115,8 @@ struct Keeping {
 
 impl Keeping {
     fn tick(&mut self, ticks: u64) {
-        let has_own = self.shared.read().counts().changes > 0;
-        self.hear();
+        let mut has_own = self.shared.read().counts().changes > 0;
+        has_own |= self.hear();
         if ticks.is_multiple_of(FORGET_TICKS) {
             let now = (self.shared.clock)();
             let horizon = WallTime(now.0.saturating_sub(KEPT_SECONDS * SECOND));
@@ -124,50 +129,37 @@ impl Keeping {
         }
     }
 
-    /// Takes in what agents told other servers.
-    fn hear(&mut self) {
-        let now = (self.shared.clock)().seconds();
-        let Some(news) = &self.news else { return };
-        let has_missed_some = news.has_missed_some(now);
-        if has_missed_some {
-            // What was heard here is later than what is kept, so it is written first.
-            self.write();
-            if !self.waiting.is_empty() {
-                return;
-            }
-        }
-        let Some(news) = &mut self.news else { return };
-        let read = if has_missed_some {
-            let mut told = Vec::new();
-            let read = read_all(&*self.store, |change| {
-                if news::is_told(&change) {
-                    told.push(change);
-                }
-            });
-            read.map(|_unread| {
-                news.note_all_read(now);
-                told
-            })
-        } else {
-            news.read(&*self.store, now)
-        };
-        match read {
-            Ok(changes) if changes.is_empty() => {}
-            Ok(changes) => {
-                let mut cluster = self.shared.write();
-                self.waiting.append(&mut cluster.take_changes());
-                news::take_in(&mut cluster, changes);
-            }
+    /// Takes in what agents told other servers. It is not told on: every server reads it itself.
+    /// True when there is more of this server's own to write than before.
+    fn hear(&mut self) -> bool {
+        let Some(news) = &mut self.news else { return false };
+        let changes = match news.read(&*self.store, (self.shared.clock)().seconds()) {
+            Ok(changes) => changes,
             Err(error) => {
                 tracing::warn!(error = %chain(&error), "cannot read what other servers were told");
+                return false;
             }
+        };
+        if changes.is_empty() {
+            return false;
         }
+        let own = self.shared.write().take_changes();
+        let has_own = !own.is_empty();
+        self.waiting.extend(own);
+        news::without_ended(&mut self.waiting, &changes);
+        let mut changes = changes.into_iter();
+        while changes.len() > 0 {
+            // Whoever wants the book gets it between.
+            let mut cluster = self.shared.write();
+            changes.by_ref().take(AT_ONCE).for_each(|change| cluster.hear(change));
+        }
+        has_own
     }
 
     fn write(&mut self) {
         self.waiting.append(&mut self.shared.write().take_changes());
-        let now = (self.shared.clock)().seconds();
         while !self.waiting.is_empty() {
+            let now = (self.shared.clock)().seconds();
             let count = self.waiting.len().min(AT_ONCE);
             let changes = &self.waiting[..count];
             let mut memories: Vec<Memory> =
@@ -192,32 +184,25 @@ impl Keeping {
 /// Tells an empty book what the store remembers. What cannot be read, a later weir's perhaps, is
 /// left out.
 pub(super) fn restore(cluster: &mut Cluster, store: &dyn FlowStore) -> Result<(), StoreError> {
-    let unread = read_all(store, |change| match change {
-        // Its agent may go on speaking to another server, and not tell it here.
-        Change::Local { .. } if store.is_shared() => news::take_in(cluster, vec![change]),
-        change => cluster.restore(change),
-    })?;
-    if unread > 0 {
-        tracing::warn!(unread, "some of what is kept of the cluster cannot be read; left out");
-    }
-    Ok(())
-}
-
-/// Reads everything that is kept; gives how much of it cannot be read.
-fn read_all(store: &dyn FlowStore, mut take: impl FnMut(Change)) -> Result<u64, StoreError> {
     let mut names = Names::default();
-    let (mut after, mut unread) = (Vec::new(), 0);
+    let (mut after, mut unread) = (Vec::new(), 0_u64);
     loop {
         let page = store.remembered(PREFIX, &after, AT_ONCE)?;
-        let Some(last) = page.last() else { return Ok(unread) };
+        let Some(last) = page.last() else { break };
         after.clone_from(&last.key);
         for memory in &page {
             match decode(memory, &mut names) {
-                Some(change) => take(change),
+                // Its agent may go on speaking to another server, and not tell it here.
+                Some(change) if store.is_shared() => cluster.hear(change),
+                Some(change) => cluster.restore(change),
                 None => unread += 1,
             }
         }
     }
+    if unread > 0 {
+        tracing::warn!(unread, "some of what is kept of the cluster cannot be read; left out");
+    }
+    Ok(())
 }
 
 /// A change as it is written. Texts only, so that a person can read it, too.

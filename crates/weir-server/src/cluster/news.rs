@@ -8,8 +8,9 @@
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher as _;
 
-use hashbrown::HashMap;
-use weir_flow::cluster::{Change, Cluster, Update};
+use hashbrown::{HashMap, HashSet};
+use weir_flow::Name;
+use weir_flow::cluster::Change;
 use weir_store::{FlowStore, Memory, StoreError};
 
 use super::memory::{decode, encode};
@@ -17,13 +18,13 @@ use super::names::Names;
 
 /// Under what news are kept.
 const PREFIX: &[u8] = b"news/1/";
-/// For how long: whoever could not read for longer reads everything that is kept of the cluster.
-const KEPT_SECONDS: u64 = 600;
+/// For how long, in seconds: whoever cannot read them for longer has to begin anew.
+const KEPT_SECONDS: u64 = 7 * 86_400;
 /// How far back news are read: servers' clocks may differ, and a store may take its time.
 const BACK_SECONDS: u64 = 60;
 /// News read at a time.
 const PAGE: usize = 4_096;
-/// Pages read in a row; the rest is read the next time.
+/// Pages read in a row; the rest is read the next time, from where this ended.
 const PAGES: usize = 32;
 
 /// What goes back and forth.
@@ -33,11 +34,14 @@ pub(super) struct News {
     written: u64,
     /// News of others that were taken in, with their time.
     seen: HashMap<Vec<u8>, u64>,
-    /// When they were read last.
+    /// Until when they were read.
     heard: u64,
+    /// The last one that was read, where there are more.
+    after: Option<Vec<u8>>,
 }
 
 impl News {
+    /// For who has read everything that was kept at this time.
     pub(super) fn new(now_seconds: u64) -> Self {
         Self {
             // The seeds of hash maps are random, which is random enough for this.
@@ -45,22 +49,15 @@ impl News {
             written: 0,
             seen: HashMap::new(),
             heard: now_seconds,
+            after: None,
         }
-    }
-
-    /// Whether some of what others wrote may be gone before it was read here.
-    pub(super) fn has_missed_some(&self, now_seconds: u64) -> bool {
-        now_seconds.saturating_sub(self.heard) > KEPT_SECONDS - 2 * BACK_SECONDS
-    }
-
-    /// Everything that is kept has been read instead.
-    pub(super) fn note_all_read(&mut self, now_seconds: u64) {
-        self.heard = now_seconds;
     }
 
     /// What others have to know of these changes. What the Kubernetes API tells, it tells them, too.
     pub(super) fn of(&mut self, changes: &[Change], now_seconds: u64) -> Vec<Memory> {
-        let told = changes.iter().filter(|change| is_told(change));
+        let told = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Local { .. } | Change::Enrolled { .. }));
         let memories = told.filter_map(|change| {
             self.written += 1;
             let number = self.written.to_be_bytes();
@@ -79,18 +76,28 @@ impl News {
         store: &dyn FlowStore,
         now_seconds: u64,
     ) -> Result<Vec<Change>, StoreError> {
-        let since = now_seconds.min(self.heard).saturating_sub(BACK_SECONDS);
+        // A clock may have been set back.
+        self.heard = self.heard.min(now_seconds);
+        let since = self.heard.saturating_sub(BACK_SECONDS);
         self.seen.retain(|_, at| *at >= since);
-        let mut after = key(since);
+        let mut after = self.after.take().unwrap_or_else(|| key(since));
         let (mut changes, mut names) = (Vec::new(), Names::default());
-        for _ in 0..PAGES {
-            let page = store.remembered(PREFIX, &after, PAGE)?;
+        for number in 1..=PAGES {
+            let page = match store.remembered(PREFIX, &after, PAGE) {
+                Ok(page) => page,
+                Err(error) if changes.is_empty() => return Err(error),
+                // What was read counts; whether the store is away shows the next time.
+                Err(_) => break,
+            };
             let Some(last) = page.last() else {
                 self.heard = now_seconds;
                 break;
             };
             after.clone_from(&last.key);
             self.heard = self.heard.max(time_of(&after).unwrap_or(0)).min(now_seconds);
+            if number == PAGES {
+                self.after = Some(after.clone());
+            }
             for memory in &page {
                 if self.is_new(&memory.key, now_seconds)
                     && let Some(change) = decode(memory, &mut names)
@@ -114,22 +121,25 @@ impl News {
     }
 }
 
-/// Whether an agent tells this, and not the Kubernetes API.
-pub(super) fn is_told(change: &Change) -> bool {
-    matches!(change, Change::Local { .. } | Change::Enrolled { .. })
-}
-
-/// Takes in what another server was told. It is not told on: every server reads it itself.
-pub(super) fn take_in(cluster: &mut Cluster, changes: Vec<Change>) {
-    for change in changes {
-        match change {
-            Change::Local { node, own, fact } => {
-                cluster.apply(Update::Local { node, own, facts: vec![fact] });
-            }
-            other => cluster.restore(other),
-        }
+/// Of what waits to be written, lets go of beginnings whose end another server has written
+/// meanwhile: a memory that is written again takes the place of what it was.
+pub(super) fn without_ended(waiting: &mut Vec<Change>, heard: &[Change]) {
+    if waiting.is_empty() {
+        return;
     }
-    drop(cluster.take_changes());
+    let beginning = |change: &Change| match change {
+        Change::Local { node, own, fact } => {
+            Some((Name::clone(node), *own, fact.address, fact.from))
+        }
+        _ => None,
+    };
+    let is_open =
+        |change: &Change| matches!(change, Change::Local { fact, .. } if fact.to.is_none());
+    let ended = heard.iter().filter(|change| !is_open(change)).filter_map(beginning);
+    let ended: HashSet<_> = ended.collect();
+    waiting.retain(|change| {
+        !(is_open(change) && beginning(change).is_some_and(|begun| ended.contains(&begun)))
+    });
 }
 
 /// When the news of this key were written, in Unix seconds.
@@ -184,17 +194,23 @@ mod tests {
         let store = SqliteStore::open(directory.path(), Options::default()).unwrap();
         let (mut one, mut other) = (News::new(1_000), News::new(1_000));
         store.remember(&one.of(&[local(1, None)], 1_100)).unwrap();
-        assert!(!other.has_missed_some(1_400));
-        assert_eq!(texts(&other.read(&store, 1_400).unwrap()), texts(&[local(1, None)]));
-        assert!(other.has_missed_some(1_900), "some are gone by now");
-        other.note_all_read(1_900);
-        assert!(!other.has_missed_some(1_900));
+        store.remember(&one.of(&[local(1, Some(8))], 80_000)).unwrap();
+        let read = other.read(&store, 90_000).unwrap();
+        assert_eq!(texts(&read), texts(&[local(1, None), local(1, Some(8))]));
+        assert!(other.read(&store, 90_001).unwrap().is_empty() && other.seen.is_empty());
+        // A clock that is set back makes nobody skip anything.
+        store.remember(&one.of(&[local(2, None)], 70_000)).unwrap();
+        let read = texts(&other.read(&store, 70_001).unwrap());
+        assert_eq!(read[..1], texts(&[local(2, None)]), "{read:?}");
     }
 
     #[test]
-    fn what_is_taken_in_is_not_told_on() {
-        let mut cluster = Cluster::new(weir_flow::cluster::Config::default());
-        take_in(&mut cluster, vec![local(1, None)]);
-        assert_eq!((cluster.counts().announced, cluster.counts().changes), (1, 0));
+    fn what_ended_meanwhile_is_not_begun_again() {
+        let (open, ended) = (local(1, None), local(1, Some(9)));
+        let mut waiting = vec![open.clone(), local(2, None), ended.clone()];
+        without_ended(&mut waiting, std::slice::from_ref(&open));
+        assert_eq!(waiting.len(), 3);
+        without_ended(&mut waiting, std::slice::from_ref(&ended));
+        assert_eq!(texts(&waiting), texts(&[local(2, None), ended]));
     }
 }

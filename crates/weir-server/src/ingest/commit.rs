@@ -9,6 +9,7 @@ use crate::attended::is_away;
 /// A store that is there and takes nothing so often in a row is as good as away. Sooner, it may be
 /// one batch that it cannot take.
 const REFUSALS: u32 = 3;
+
 impl<D: Directories> Ingest<D> {
     /// Commits batches in one transaction; one answer for each, in order.
     pub fn commit(&mut self, prepared: Vec<Prepared>) -> Vec<Answer> {

@@ -127,8 +127,8 @@ impl Statement {
         self
     }
 
-    /// Answers within these bounds, or with [`StoreError::TimedOut`] or
-    /// [`StoreError::TooManyGroups`].
+    /// Answers within these bounds, or with [`StoreError::TimedOut`],
+    /// [`StoreError::TooManyGroups`] or [`StoreError::TooLarge`].
     pub(super) fn within(mut self, limits: &Limits) -> Self {
         self.limits = Some(*limits);
         self.timeout = Some(Duration::from_secs(limits.query_seconds).saturating_add(GRACE));

@@ -28,7 +28,9 @@ pub(super) fn error(
     match (code, limits) {
         (TIMED_OUT, Some(limits)) => StoreError::TimedOut { seconds: limits.query_seconds },
         (TOO_MANY_ROWS, Some(limits)) => StoreError::TooManyGroups { limit: limits.query_groups },
-        (OUT_OF_MEMORY, Some(_)) => StoreError::TooLarge { detail: shortened(text) },
+        (OUT_OF_MEMORY, Some(_)) if is_of_the_query(text) => {
+            StoreError::TooLarge { detail: shortened(text) }
+        }
         (0, _) => StoreError::ClickHouseAnswer { operation, url, detail: shortened(text) },
         _ => StoreError::ClickHouseRefused {
             operation,
@@ -48,7 +50,12 @@ pub(super) fn code_of(error: &StoreError) -> Option<u32> {
     }
 }
 
-/// The number after the last `Code: `, which begins the exception even in the midst of rows.
+/// Whether one query's memory ran out, not the user's or the server's.
+fn is_of_the_query(text: &str) -> bool {
+    text.contains("Query memory limit exceeded") || text.contains("(for query) exceeded")
+}
+
+/// The number after the first `Code: `, which begins the exception even in the midst of rows.
 fn code(text: &str) -> u32 {
     text.find("Code: ")
         .map(|at| text.split_at(at + "Code: ".len()).1)
@@ -119,6 +126,10 @@ mod tests {
         let too_large = error("ask", url(), Some(limits), text);
         assert!(matches!(too_large, StoreError::TooLarge { .. }), "{too_large}");
         assert_eq!(code_of(&error("insert a batch", url(), None, text)), Some(241));
+        let text = "Code: 241. DB::Exception: Memory limit (for query) exceeded: would use 1 GiB";
+        assert_eq!(code_of(&error("ask", url(), Some(limits), text)), None);
+        let text = "Code: 241. DB::Exception: (total) memory limit exceeded: would use 9 GiB";
+        assert_eq!(code_of(&error("ask", url(), Some(limits), text)), Some(241));
         let error = error("insert a batch", url(), None, "Code: 243. DB::Exception: no space");
         assert_eq!(code_of(&error), Some(243));
         assert!(error.to_string().contains("free space"), "{error}");
