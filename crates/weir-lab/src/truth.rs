@@ -87,6 +87,8 @@ pub enum ExcludedReason {
     Untracked,
     /// An ICMP error about a connection.
     IcmpError,
+    /// A TCP SYN repeated after an answer to it had passed: the kernel ignores it.
+    LateSyn,
     /// Dropped before the entry it would have begun was in the table.
     Stillborn,
 }

@@ -2,6 +2,7 @@
 //! the byte, and nothing is left behind.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -15,9 +16,9 @@ use std::time::{Duration, Instant};
 use weir_flow::{Protocol, Totals};
 use weir_lab::compare::Verdict;
 use weir_lab::net::Lab;
-use weir_lab::scenario::Scenario;
+use weir_lab::scenario::{Place, Scenario};
 use weir_lab::traffic::Generators;
-use weir_lab::truth::{self, ConnectionKey, Ports, Truth};
+use weir_lab::truth::{self, ConnectionKey, ExcludedReason, Ports, Truth};
 use weir_lab::verify::{Options, temporary_data, verify};
 use weir_lab::{net, table};
 
@@ -46,6 +47,15 @@ fn spaces(prefix: &str) -> Vec<String> {
     names.filter(|name| name.starts_with(prefix)).collect()
 }
 
+fn counted_by_the_kernel(lab: &Lab) -> BTreeMap<ConnectionKey, Totals> {
+    let entries = table::parse(&lab.conntrack_table(0).expect("it is read as root"));
+    let mut kernel: BTreeMap<ConnectionKey, Totals> = BTreeMap::new();
+    for entry in entries.expect("the kernel's own lines") {
+        *kernel.entry(entry.key).or_default() += entry.totals.expect("accounting is on");
+    }
+    kernel
+}
+
 #[test]
 fn the_truth_agrees_with_the_kernels_counters_to_the_byte() {
     if !root() {
@@ -66,11 +76,7 @@ fn the_truth_agrees_with_the_kernels_counters_to_the_byte() {
     thread::sleep(Duration::from_secs(1));
 
     let reading = truth::read(&lab, 0).unwrap();
-    let entries = table::parse(&lab.conntrack_table(0).unwrap()).unwrap();
-    let mut kernel: BTreeMap<ConnectionKey, Totals> = BTreeMap::new();
-    for entry in entries {
-        *kernel.entry(entry.key).or_default() += entry.totals.expect("accounting is on");
-    }
+    let kernel = counted_by_the_kernel(&lab);
     let keys = || reading.connections.keys().chain(kernel.keys());
     let differ = keys().filter(|key| reading.connections.get(key) != kernel.get(key));
     let differ: Vec<_> =
@@ -101,6 +107,39 @@ fn the_truth_agrees_with_the_kernels_counters_to_the_byte() {
     assert!(!spaces(&run).is_empty());
     drop(lab);
     assert_eq!(spaces(&run), Vec::<String>::new());
+}
+
+/// The kernel does not count a SYN that comes again after its answer has passed.
+#[test]
+fn a_syn_that_is_repeated_though_it_was_answered_is_in_nobody_s_counters() {
+    if !root() {
+        return;
+    }
+    let (scenario, ports) = Scenario::parse(SCENARIO, "small.toml").unwrap();
+    let lab = Lab::build(&scenario, &ports).unwrap();
+    truth::install(&lab, 0).unwrap();
+    // Answers are lost between the node and the client, for longer than a client waits.
+    let lose = "table inet lose { chain in { type filter hook input priority 0\n \
+                tcp flags & (syn | ack) == syn | ack drop\n }\n }";
+    let nft = |arguments: &[&str]| {
+        let status = lab.command(Place::Pod(0), OsStr::new("nft")).args(arguments).status();
+        assert!(status.unwrap().success(), "{arguments:?}");
+    };
+    nft(&[lose]);
+    let mut generators = Generators::start(&lab, &scenario, &program()).unwrap();
+    generators.go(&lab, &scenario).unwrap();
+    thread::sleep(Duration::from_millis(2_500));
+    nft(&["delete", "table", "inet", "lose"]);
+    generators.finish().unwrap();
+    thread::sleep(Duration::from_secs(1));
+
+    let reading = truth::read(&lab, 0).unwrap();
+    let late = reading.excluded.iter().any(|it| it.reason == ExcludedReason::LateSyn);
+    assert!(late, "{:?}", reading.excluded);
+    for (key, kernel) in counted_by_the_kernel(&lab) {
+        let sent = reading.connections.get(&key).map(|truth| truth.sent);
+        assert_eq!(sent, Some(kernel.sent), "{key:?}");
+    }
 }
 
 #[test]

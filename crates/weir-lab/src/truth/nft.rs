@@ -107,12 +107,15 @@ const FAMILIES: [Words; 2] = [
     },
 ];
 
-const REASONS: [&str; 3] = ["invalid", "untracked", "icmperror"];
+const REASONS: [&str; 4] = ["invalid", "untracked", "icmperror", "latesyn"];
 
-/// What classifies a packet of a connection in the table, before translation.
+/// What classifies a packet of a connection in the table, before translation. A SYN that is repeated
+/// after the kernel has seen an answer to it is known, and still ignored by its counters
+/// (`sIG` in `nf_conntrack_proto_tcp.c`).
 const KNOWN: &str = "    ct state invalid goto invalid
     ct state untracked goto untracked
     ct state related meta l4proto { icmp, ipv6-icmp } goto icmperror
+    ct direction original ct state established tcp flags & (fin | syn | rst | ack) == syn goto latesyn
     ct status & confirmed != 0 goto count
 ";
 
@@ -317,6 +320,7 @@ fn element(reading: &mut Reading, set: &str, element: &Element) -> Option<()> {
         "invalid" => Some(ExcludedReason::Invalid),
         "untracked" => Some(ExcludedReason::Untracked),
         "icmperror" => Some(ExcludedReason::IcmpError),
+        "latesyn" => Some(ExcludedReason::LateSyn),
         _ => None,
     };
     if let Some(reason) = reason {
