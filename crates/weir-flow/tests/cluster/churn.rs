@@ -10,6 +10,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use weir_flow::attribution::{Directory as _, Question};
 use weir_flow::cluster::{Bounds, Change, Cluster, Config, LocalFact, NodeFacts, Pod, Uid, Update};
+use weir_flow::view::Homes as _;
 use weir_flow::{Endpoint, Name, Protocol, Side, Unresolved, WallTime};
 
 const MILLI: u64 = 1_000_000;
@@ -327,6 +328,33 @@ fn what_was_remembered_answers_after_a_restart() {
     let ended = again.take_changes();
     let is_end = |change: &Change| matches!(change, Change::Held { uid: Uid(99), to: Some(_), .. });
     assert!(ended.iter().any(is_end), "{ended:?}");
+}
+
+/// What one server is told, the others hear later, and not always in the same order.
+#[test]
+fn what_is_heard_late_begins_nothing_again() {
+    let fact = |from: u64, to: Option<u64>| LocalFact {
+        address: ADDRESS.into(),
+        from: at(from),
+        to: to.map(at),
+    };
+    let heard = |node: &str, fact| Change::Local { node: Name::from(node), own: false, fact };
+    let mut book = empty();
+    book.take_changes();
+    let ended = fact(0, Some(9_000));
+    book.apply(Update::Local { node: Name::from("a"), own: false, facts: vec![ended] });
+    book.take_changes();
+    // Its beginning was seen, before the agent began anew and knew of it only that it was there.
+    book.hear(heard("a", fact(5_000, None)));
+    assert_eq!(book.counts().facts, 1);
+    book.hear(heard("a", fact(9_500, None)));
+    assert_eq!(book.counts().facts, 2, "the next one is another one");
+
+    // Who has an agent is told apart.
+    let own = Change::Local { node: Name::from("gone"), own: true, fact: fact(100, None) };
+    book.hear(own);
+    assert!(!book.as_seen_by("gone", 0).enrolled("gone", at(200)));
+    assert!(book.take_changes().is_empty(), "what is heard is not told on");
 }
 
 fn empty_unsynced() -> Cluster {

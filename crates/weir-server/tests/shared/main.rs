@@ -114,7 +114,7 @@ fn what_one_server_hears_of_a_node_the_others_learn() {
     until_told(&book(&store, &clock));
 }
 
-/// News are not kept for ever: who could not read them in time reads everything.
+/// It reads on from where it could read last.
 #[test]
 fn a_server_that_was_cut_off_for_long_learns_what_the_others_heard_meanwhile() {
     let directory = TempDir::new().unwrap();
