@@ -353,6 +353,7 @@ fn what_is_heard_late_begins_nothing_again() {
     // Who has an agent is told apart.
     let own = Change::Local { node: Name::from("gone"), own: true, fact: fact(100, None) };
     book.hear(own);
+    assert_eq!(book.counts().announced, 1);
     assert!(!book.as_seen_by("gone", 0).enrolled("gone", at(200)));
     assert!(book.take_changes().is_empty(), "what is heard is not told on");
 }
